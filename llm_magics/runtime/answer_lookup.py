@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from llm_magics.errors import LLMError
@@ -17,6 +18,7 @@ from llm_magics.runtime.routing import Route
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.recordings import Recording
 from llm_magics.runtime.storage.serialization import (
+    Request,
     chat_request,
     decode_answer,
     digest_request,
@@ -63,7 +65,7 @@ class AnswerLookup:
         if stored is not None or self._cache is None:
             return stored
         try:
-            await self._find_keys()
+            await self.find_keys()
         except LLMError:  # the model's weights are unknown: do not use the cache
             return None
         return None if self._is_fresh else self._cached(self._cache)
@@ -80,21 +82,14 @@ class AnswerLookup:
 
     def _good_answer_in(self, found: bytes | None) -> Mapping[str, Any] | None:
         """Return the answer unless it is cut, empty or invalid, as some of earlier versions are."""
-        answer = _decode_answer(found)
+        answer = read_record(found)
         is_good = answer is not None and self._is_good(decode_answer(answer))
         return answer if is_good else None
 
-    async def _find_keys(self) -> None:
+    async def find_keys(self) -> None:
         """Compute the digests of what determines the answer, except credentials."""
-        provider, model = self._route.provider, self._route.model
-        identity, former = await provider.identity(model), await provider.former_identity(model)
-        headers = remove_credential_headers(self._headers)
-        self._key = self._digest(identity, headers)
-        self._former_key = self._digest(former, self._headers)
-
-    def _digest(self, identity: str, headers: Mapping[str, str]) -> bytes:
-        parts = [digest_request(self._request), identity, sorted(headers.items())]
-        return hashlib.sha256(json.dumps(parts).encode()).digest()
+        keys = await AnswerKeys.of(self._route, self._headers)
+        self._key, self._former_key = keys.of_request(self._request)
 
     async def store(self, chunks: Sequence[StreamChunk]) -> None:
         """Store an answer in the recording and the cache, if it qualifies."""
@@ -107,7 +102,7 @@ class AnswerLookup:
         if not self._cache or not self._key or not self._is_good(chunks):
             return
         record = encode_answer(chunks)
-        if scrub_json(record) == record and _is_same_text(record, chunks):
+        if is_storable(record, chunks):
             # In a thread, because another kernel may be writing, and all streams share this loop.
             await asyncio.to_thread(
                 self._cache.put, self._key, json.dumps(record, default=str).encode()
@@ -115,8 +110,7 @@ class AnswerLookup:
 
     def _is_good(self, chunks: Iterable[StreamChunk]) -> bool:
         """Return whether an answer is complete and matches the schema, so that it can be reused."""
-        response = self._response(chunks)
-        return outcome(response) is Outcome.OK and response.misfit() is None
+        return is_reusable(self._response(chunks))
 
     def _response(self, chunks: Iterable[StreamChunk]) -> Response:
         answer = answer_in_thoughts(ModelResponse.of(chunks), self._schema)
@@ -127,6 +121,59 @@ class AnswerLookup:
             tool_calls=answer.tool_calls,
             schema=self._schema,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerKeys:
+    """
+    What the keys of all answers of a model have in common.
+
+    Attributes:
+        identity, former: what identifies the model's weights and its service, now and in earlier
+            versions of this package.
+        headers: the headers of the requests.
+    """
+
+    identity: str
+    former: str
+    headers: Mapping[str, str]
+
+    @classmethod
+    async def of(cls, route: Route, headers: Mapping[str, str]) -> AnswerKeys:
+        """
+        Return those of the model of ``route``.
+
+        Raises:
+            LLMError: its weights are unknown.
+        """
+        provider, model = route.provider, route.model
+        return cls(
+            await provider.identity(model), await provider.former_identity(model), dict(headers)
+        )
+
+    def of_request(self, request: Request) -> tuple[bytes, bytes]:
+        """Return the key of the answer to a request, and its key in earlier versions."""
+        digest = digest_request(request)
+        headers = remove_credential_headers(self.headers)
+        return (
+            _digest(digest, self.identity, headers),
+            _digest(digest, self.former, self.headers),
+        )
+
+
+def _digest(request: str, identity: str, headers: Mapping[str, str]) -> bytes:
+    parts = [request, identity, sorted(headers.items())]
+    return hashlib.sha256(json.dumps(parts).encode()).digest()
+
+
+def is_reusable(response: Response) -> bool:
+    """Return whether an answer is complete and matches its schema, so that it can be cached."""
+    return outcome(response) is Outcome.OK and response.misfit() is None
+
+
+def is_storable(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> bool:
+    """Return whether a record contains the full answer, and no text that looks like a key."""
+    return scrub_json(record) == record and _is_same_text(record, chunks)
 
 
 async def describe_source(
@@ -156,8 +203,8 @@ def _is_same_text(record: Mapping[str, Any], chunks: Sequence[StreamChunk]) -> b
     return text == "".join(chunk.text for chunk in settled(chunks))
 
 
-def _decode_answer(found: bytes | None) -> Mapping[str, Any] | None:
-    """Return the answer; ``None`` for an entry with another format."""
+def read_record(found: bytes | None) -> Mapping[str, Any] | None:
+    """Return the answer in an entry of the cache; ``None`` for one with another format."""
     if found is None:
         return None
     try:

@@ -129,6 +129,13 @@ class ChatCall:
         """The chunks of the answer received so far."""
         return self._chunks
 
+    async def adopt(self, route: Route, chunks: Sequence[StreamChunk]) -> None:
+        """Take ``chunks``, which were received in another way, as the answer to this call."""
+        self._route, self._chunks = route, list(chunks)
+        self._lookup = self._answer_lookup(route, self._parameters(route))
+        if self._lookup is not None:
+            await self._lookup.find_keys()
+
     def again(
         self,
         more: Sequence[ChatMessage],

@@ -15,6 +15,7 @@ from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.parsing import is_thought_only
 from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
 from llm_magics.runtime.response import Response
+from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.types import ChatMessage, StreamChunk
 from llm_magics.wire.finish_reasons import is_cut
@@ -36,6 +37,12 @@ class StructuredCall:
         self._call = ChatCall(session, prompt, batch, parameters=parameters)
         # The current call as the user asked for it, if thinking is switched off to repair it.
         self._with_thinking: ChatCall | None = None
+        self._is_given = False
+
+    async def start_from(self, route: Route, chunks: Sequence[StreamChunk]) -> None:
+        """Take ``chunks`` as the first answer, so that only its corrections are requested."""
+        await self._call.adopt(route, chunks)
+        self._is_given = True
 
     @property
     def schema(self) -> Any:
@@ -52,6 +59,9 @@ class StructuredCall:
 
     async def _events(self) -> AsyncGenerator[Progress | StreamChunk, None]:
         """Run the call; a model that always thinks is asked again as the user asked it."""
+        if self._is_given:
+            self._is_given = False
+            return
         unchanged = self._with_thinking
         async with aclosing(self._call.events()) as events:
             try:

@@ -8,7 +8,7 @@ call ends, its actual cost replaces the estimate.
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -38,6 +38,7 @@ class Budget:
         self.limit_usd: float | None = None
         self.spent_usd = 0.0
         self._held_usd = 0.0
+        self._promised_usd: dict[str, float] = {}
 
     def allow(self, limit_usd: float | None) -> None:
         """Set the budget to ``limit_usd`` from now on; ``None`` means no limit."""
@@ -50,7 +51,21 @@ class Budget:
         """The remaining budget, without the reserved costs of running calls."""
         if self.limit_usd is None:
             return None
-        return max(0.0, self.limit_usd - self.spent_usd - self._held_usd)
+        reserved_usd = self._held_usd + sum(self._promised_usd.values())
+        return max(0.0, self.limit_usd - self.spent_usd - reserved_usd)
+
+    def promise(self, jobs: Sequence[str], estimate_usd: float) -> None:
+        """Reserve ``estimate_usd`` for batch jobs until `settle` is called for each."""
+        with self._lock:
+            for job in jobs:
+                self._promised_usd.setdefault(job, estimate_usd / len(jobs))
+
+    def settle(self, jobs: Sequence[str], spent_usd: float) -> None:
+        """Count ``spent_usd`` as spent, and end the reservations for batch jobs."""
+        with self._lock:
+            self.spent_usd += spent_usd
+            for job in jobs:
+                self._promised_usd.pop(job, None)
 
     @contextmanager
     def held(self, model: str, estimate_usd: float | None) -> Generator[Hold, None, None]:

@@ -99,33 +99,36 @@ class Cache:
         self._file: tuple[int, int] | None = None
         self._is_off = False
         self._rests_until = 0.0
+        # Why the file could not be used last.
+        self.problem = ""
 
     def get(self, key: bytes) -> bytes | None:
         """Return the value of ``key``; ``None`` if it is not stored."""
         return self.get_all([key]).get(key)
 
-    def get_all(self, keys: Iterable[bytes]) -> dict[bytes, bytes]:
+    def get_all(self, keys: Iterable[bytes], timeout_s: float = _READ_S) -> dict[bytes, bytes]:
         """Return the values of those ``keys`` that are stored."""
-        # While another thread holds the lock for writing, nothing is found.
-        return self._run(lambda connection: self._find(connection, keys), {}, _READ_S)
+        # While another thread holds the lock for writing longer than that, nothing is found.
+        return self._run(lambda connection: self._find(connection, keys), {}, timeout_s)
 
     def put(self, key: bytes, value: bytes) -> None:
         """Store ``value`` under ``key``."""
         self.put_all([(key, value)])
 
-    def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> None:
-        """Store several values in one transaction."""
+    def put_all(self, values: Iterable[tuple[bytes, bytes]]) -> bool:
+        """Store several values in one transaction; return whether they are stored."""
         now = self._clock()
         rows = [(key, now, len(value) + _ROW_BYTES, _seal(key, value)) for key, value in values]
 
-        def put(connection: sqlite3.Connection) -> None:
+        def put(connection: sqlite3.Connection) -> bool:
             with _transaction(connection):
                 # Not REPLACE, which would delete a row without running its trigger.
                 connection.executemany("DELETE FROM kept WHERE key = ?", [row[:1] for row in rows])
                 connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
                 self._evict(connection)
+            return True
 
-        self._run(put, None)
+        return self._run(put, False)
 
     def clear(self) -> CacheSize:
         """Delete all values; return their number and size."""
@@ -232,6 +235,7 @@ class Cache:
     ) -> _T:
         """Return the result of ``work``; ``otherwise`` if the file is not usable."""
         if self._clock() < self._rests_until or not self._lock.acquire(timeout=timeout_s):
+            self.problem = self.problem or "it is busy"
             return otherwise
         try:
             try:
@@ -239,6 +243,7 @@ class Cache:
                 connection.execute(f"PRAGMA busy_timeout = {int(timeout_s * 1000)}")
                 return work(connection)
             except sqlite3.DatabaseError as error:
+                self.problem = reason_of(error)
                 is_mine = self._file == _file_id(self.path)
                 self._close_connection()
                 if not _is_damaged(error):
@@ -317,6 +322,7 @@ class Cache:
 
     def _disable(self, error: Exception) -> None:
         self._rests_until = self._clock() + _REST_S
+        self.problem = reason_of(error)
         if not self._is_off:  # warn only once
             self._is_off = True
             warn(f"Could not use the cache {self.path}: {reason_of(error)}.")

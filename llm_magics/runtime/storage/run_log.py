@@ -116,7 +116,9 @@ class _ModelRuns:
         self.tokens_per_s: deque[float] = deque(maxlen=_SPEED_RUNS)
 
     def add(self, run: Run) -> None:
-        """Add ``run`` to the statistics."""
+        """Add ``run`` to the statistics, which are about single requests."""
+        if run.kind == "batch":
+            return
         self.max_output_tokens = max(self.max_output_tokens, run.output_tokens or 0)
         if run.cached:
             return
