@@ -71,7 +71,7 @@ ORDER = [
     ["dataframes.dask", "dataframes.plot"],
     ["dataframes.search"],
     ["dataframes.prompting"],
-    ["dataframes.answer_columns"],
+    ["dataframes.answer_columns", "dataframes.batch_job"],
     ["dataframes.classify", "dataframes.confidence"],
     [
         "dataframes.embed",
@@ -93,6 +93,7 @@ ORDER = [
     ["api"],
     ["mcp"],
     ["runtime.confirm"],
+    ["runtime.jobs.prompt_jobs"],
     ["runtime.batch", "runtime.jobs"],
     ["runtime.structured", "runtime.media_calls"],
     ["runtime.chat", "runtime.embedding"],

@@ -118,6 +118,8 @@ class FrameAccessor(ReportMixin):
         fresh: bool = False,
         dry_run: bool = False,
         yes: bool = False,
+        batch: bool = False,
+        wait: bool = True,
         **parameters: Any,
     ) -> Any:
         """
@@ -143,6 +145,10 @@ class FrameAccessor(ReportMixin):
             fresh: send prompts even if their answers are cached.
             dry_run: return an estimate of tokens, cost and time, and send nothing.
             yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
+            batch: send the missing prompts in batch jobs of the service, at its lower price. The
+                call waits until they have ended (setting ``batch_timeout``). Jobs go on after an
+                interrupt; the same call, also in another kernel, finds them.
+            wait: with ``False``, submit the jobs and return a `BatchJob`.
 
         Raises:
             UsageError: the prompt names a column that does not exist, or the cost needs
@@ -162,6 +168,8 @@ class FrameAccessor(ReportMixin):
             fresh=fresh,
             dry_run=dry_run,
             yes=yes,
+            batch=batch,
+            wait=wait,
             attachments=attached,
         )
         if into is None and not schema_fields(schema):
@@ -182,7 +190,7 @@ class FrameAccessor(ReportMixin):
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
             confidence: add the probability of each value as the column ``FIELD_confidence``.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
-                ``yes`` and parameters of the model: see `prompt`.
+                ``yes``, ``batch``, ``wait`` and parameters of the model: see `prompt`.
         """
         view = self._column(column).to_frame(TEXT)
         options = {**options, "confidence": confidence}
@@ -206,7 +214,7 @@ class FrameAccessor(ReportMixin):
             into: the column of labels, categorical.
             confidence: add the probability of the label among ``labels`` as ``INTO_confidence``.
             options: ``model``, ``system``, ``concurrency``, ``on_error``, ``fresh``, ``dry_run``,
-                ``yes`` and parameters of the model: see `prompt`.
+                ``yes``, ``batch``, ``wait`` and parameters of the model: see `prompt`.
         """
         view = self._column(column).to_frame(TEXT)
         if not isinstance(into, str):

@@ -24,6 +24,8 @@ from llm_magics.dataframes.rows import TEXT, get_column
 from llm_magics.errors import LLMError
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
+from llm_magics.runtime.jobs.prompt_jobs import PromptJobs
+from llm_magics.runtime.jobs.work import JobOptions
 from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
@@ -76,7 +78,7 @@ class RowPromptRun:
             numbers.clear()  # nothing to calibrate
         self._texts = list(numbers)
         prompts = _Prompts(self._texts, self._prompt)
-        self.call = BatchCall(session, prompts, prompt_spec.concurrency)
+        self.call = _create_call(prompts, prompt_spec)
         self.call.done = self._done
 
     def _done(self) -> str:
@@ -180,6 +182,7 @@ class RowPromptRun:
             cost_usd=left.cost_usd,
             seconds=bridge.run(self.call.seconds(left.prompts)),
             attachments=self.call.attachments,
+            in_jobs=self.call.in_jobs,
         )
 
     def obtain_consent(self) -> None:
@@ -293,6 +296,17 @@ def _is_missing(value: Any) -> bool:
     if isinstance(value, str):
         return not value.strip()
     return pd.api.types.is_scalar(value) and bool(pd.isna(value))
+
+
+def _create_call(prompts: Sequence[Prompt], prompt_spec: RowPrompts) -> BatchCall | PromptJobs:
+    if not prompt_spec.batch:
+        return BatchCall(session, prompts, prompt_spec.concurrency)
+    options = JobOptions(
+        wait=prompt_spec.wait,
+        timeout_s=session.config.batch_timeout,
+        is_fresh=prompt_spec.fresh,
+    )
+    return PromptJobs(session, prompts, options)
 
 
 class _Prompts(Sequence[Prompt]):

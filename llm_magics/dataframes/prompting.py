@@ -7,12 +7,14 @@ The dtypes of the columns are described in `llm_magics.dataframes.answer_columns
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from llm_magics.dataframes.answer_columns import build_columns, schema_fields
+from llm_magics.dataframes.batch_job import BatchJob, stopped_waiting
 from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
 from llm_magics.dataframes.prompt_run import RowPromptRun
 from llm_magics.dataframes.reports import announce, store_report
@@ -37,6 +39,8 @@ def final_error(
     """Return the error to raise: the one that ended the run; otherwise, if required, the first."""
     if isinstance(ended_by, KeyboardInterrupt):
         done = int(run.is_answered.sum())
+        if run.call.job_ids:
+            return stopped_waiting(run, run.call.job_ids, partial)
         msg = f"Stopped: {done:,} of {len(run.codes):,} rows are answered."
         hint = f"Their answers are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
@@ -69,8 +73,10 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
     fresh: bool = False,
     dry_run: bool = False,
     yes: bool = False,
+    batch: bool = False,
+    wait: bool = True,
     **parameters: Any,
-) -> Series[Any] | DataFrame | RowsEstimate:
+) -> Series[Any] | DataFrame | RowsEstimate | BatchJob:
     """
     Return the answer to a prompt for each row.
 
@@ -94,6 +100,10 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
         fresh: send prompts even if their answers are cached.
         dry_run: return an estimate of tokens, cost and time, and send nothing.
         yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
+        batch: send the missing prompts in batch jobs of the service, at its lower price. The call
+            waits until they have ended (setting ``batch_timeout``). Jobs go on after an interrupt;
+            the same call, also in another kernel, finds them.
+        wait: with ``False``, submit the jobs and return a `BatchJob`.
 
     Returns:
         the answers on the index of ``rows``; with a schema, a DataFrame with a column per
@@ -116,9 +126,11 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
         fresh=fresh,
         dry_run=dry_run,
         yes=yes,
+        batch=batch,
+        wait=wait,
         attachments=RowAttachments.of(attachments, attachments_root, allow_urls),
     )
-    answers: Series[Any] | DataFrame | RowsEstimate
+    answers: Series[Any] | DataFrame | RowsEstimate | BatchJob
     answers = run_prompts(
         to_frame(rows), prompt_spec, all_columns if schema_fields(schema) else single_column
     )
@@ -127,7 +139,7 @@ def prompt(  # noqa: PLR0913 (as for lm.ask)
 
 def extract(
     texts: Any, schema: Any, *, confidence: bool = False, **options: Any
-) -> DataFrame | RowsEstimate:
+) -> DataFrame | RowsEstimate | BatchJob:
     """
     Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
 
@@ -140,7 +152,7 @@ def extract(
     Raises:
         UnsupportedError: ``confidence``, and the model returns no log probabilities.
     """
-    found: DataFrame | RowsEstimate
+    found: DataFrame | RowsEstimate | BatchJob
     options = {**options, "confidence": confidence}
     found = run_prompts(to_frame(texts), extraction_prompts(schema, options), all_columns)
     return found
@@ -148,7 +160,7 @@ def extract(
 
 def classify(
     texts: Any, labels: Sequence[str], *, confidence: bool = False, **options: Any
-) -> Series[Any] | DataFrame | RowsEstimate:
+) -> Series[Any] | DataFrame | RowsEstimate | BatchJob:
     """
     Assign one of ``labels`` to each text; return them as a categorical column.
 
@@ -162,7 +174,7 @@ def classify(
     Raises:
         UnsupportedError: ``confidence``, and the model returns no log probabilities.
     """
-    found: Series[Any] | DataFrame | RowsEstimate
+    found: Series[Any] | DataFrame | RowsEstimate | BatchJob
     options = {**options, "confidence": confidence}
     found = run_prompts(
         to_frame(texts),
@@ -173,12 +185,33 @@ def classify(
 
 
 def run_prompts(view: DataFrame, prompt_spec: RowPrompts, write: WriteColumns) -> Any:
-    """Send the prompts of the rows of ``view`` and ``write`` the answers, or return an estimate."""
+    """
+    Send the prompts of the rows of ``view`` and ``write`` the answers.
+
+    Return what was written; an estimate for a dry run; a `BatchJob` without waiting for it.
+    """
     run = RowPromptRun(view, prompt_spec)
     if prompt_spec.dry_run:
         return run.estimate()
     run.obtain_consent()
     ended_by = run.ask()
+    if prompt_spec.wait:
+        return write_answers(run, ended_by, write)
+    if isinstance(ended_by, KeyboardInterrupt):
+        raise final_error(run, ended_by, None, "") or ended_by
+    if ended_by is not None:
+        raise ended_by
+    return BatchJob(run, partial(write_answers, run, write=write))
+
+
+def write_answers(run: RowPromptRun, ended_by: BaseException | None, write: WriteColumns) -> Any:
+    """
+    ``write`` the answers of a run, and return the result.
+
+    Raises:
+        Interrupted: ``ended_by`` is an interrupt; ``partial`` has the answers so far.
+        LLMError: all rows have failed, or those that failed raise errors.
+    """
     if isinstance(ended_by, LLMError) and not run.is_answered.any():
         raise ended_by  # existing answers are not changed
     result, where = write(build_columns(run), run.is_open)

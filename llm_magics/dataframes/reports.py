@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from llm_magics.runtime.batch import BatchCall
     from llm_magics.runtime.embedding import EmbeddingCall
     from llm_magics.runtime.embedding.results import Throughput
+    from llm_magics.runtime.jobs.prompt_jobs import PromptJobs
 
 
 _MISSING_NAMES = {MISSING: "missing", EMPTY: "empty", NO_TEXT: "no text"}
@@ -145,7 +146,17 @@ def sum_known(costs_usd: Iterable[float | None]) -> float | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RowsEstimate:
-    """An estimate of a run; ``cost_usd`` is ``None`` if prices are unknown."""
+    """
+    An estimate of a run.
+
+    Attributes:
+        rows, prompts: the number of rows, and of prompts to send.
+        input_tokens, output_tokens: their estimated tokens.
+        cost_usd: their cost in US dollars; ``None`` if prices are unknown.
+        seconds: the time; ``None`` if unknown.
+        attachments: how attachments would be sent, in words.
+        in_jobs: the number of prompts that batch jobs have already.
+    """
 
     rows: int
     prompts: int
@@ -154,10 +165,12 @@ class RowsEstimate:
     cost_usd: float | None
     seconds: float | None = None
     attachments: str = ""
+    in_jobs: int = 0
 
     def __str__(self) -> str:
         time = "" if self.seconds is None else f" · about {format_duration(self.seconds)}"
         time += f" · attachments: {self.attachments}" if self.attachments else ""
+        time += f" · {self.in_jobs:,} prompts are in batch jobs already" if self.in_jobs else ""
         return (
             f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
             f"and answers of up to {self.output_tokens:,} · cost {format_usd(self.cost_usd)}{time}"
@@ -178,7 +191,7 @@ class PromptReport:
     """
 
     counts: dict[str, int]
-    _call: BatchCall
+    _call: BatchCall | PromptJobs
     _codes: NDArray[np.int32]
     _texts: Sequence[str]
     _index: Any

@@ -36,6 +36,8 @@ class RowPrompts:
         confidence: whether each field has a column with its confidence.
         choices: the labels to score, instead of generating an answer that matches ``schema``.
         neutral: texts without content, by which the scores of labels are calibrated.
+        batch: send the prompts in batch jobs.
+        wait: wait until these have ended.
     """
 
     text: str
@@ -52,6 +54,8 @@ class RowPrompts:
     confidence: bool = False
     choices: tuple[str, ...] = ()
     neutral: tuple[str, ...] = ()
+    batch: bool = False
+    wait: bool = True
 
     def __post_init__(self) -> None:
         if not isinstance(self.text, str):
@@ -67,9 +71,17 @@ class RowPrompts:
             parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
             object.__setattr__(self, "parameters", parameters)
         check_on_error(self.on_error)
-        if not isinstance(self.confidence, bool):
-            msg = f"Invalid value for confidence: {self.confidence!r:.60}."
-            raise UsageError(msg, hint="Use True or False.")
+        for name in ("confidence", "batch", "wait"):
+            value = getattr(self, name)
+            if not isinstance(value, bool):
+                msg = f"Invalid value for {name}: {value!r:.60}."
+                raise UsageError(msg, hint="Use True or False.")
+        if self.batch and self.concurrency is not None:
+            msg = "concurrency has no effect on batch jobs."
+            raise UsageError(msg, hint="Pass either batch=True or concurrency.")
+        if not self.wait and not self.batch:
+            msg = "wait=False needs batch=True."
+            raise UsageError(msg, hint="Live calls end when all rows are answered.")
         if self.confidence and self.schema is None:
             msg = "confidence needs a schema."
             raise UsageError(msg, hint="Use classify or extract with confidence=True.")
@@ -101,7 +113,18 @@ def _check_argument_name(name: str) -> None:
 
 # Arguments that are not model parameters.
 ROW_ARGUMENTS = frozenset(
-    {"model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes", "confidence"}
+    {
+        "batch",
+        "concurrency",
+        "confidence",
+        "dry_run",
+        "fresh",
+        "model",
+        "on_error",
+        "system",
+        "wait",
+        "yes",
+    }
 )
 
 

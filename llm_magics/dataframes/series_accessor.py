@@ -17,6 +17,7 @@ from llm_magics.runtime.embedding.results import TooLong
 if TYPE_CHECKING:
     from pandas import DataFrame, Series
 
+    from llm_magics.dataframes.batch_job import BatchJob
     from llm_magics.dataframes.plot import VectorPlot
     from llm_magics.dataframes.reports import RowsEstimate
 
@@ -64,7 +65,7 @@ class SeriesAccessor(ReportMixin):
 
     def prompt(
         self, prompt: str, *, schema: Any = None, **options: Any
-    ) -> Series[Any] | DataFrame | RowsEstimate:
+    ) -> Series[Any] | DataFrame | RowsEstimate | BatchJob:
         """
         Return the answer to a prompt for each text, on the same index; with a schema, a DataFrame.
 
@@ -72,11 +73,11 @@ class SeriesAccessor(ReportMixin):
             prompt: a template with ``{{ text }}``.
             schema, options: as for `llm_magics.prompt`.
         """
-        answers: Series[Any] | DataFrame | RowsEstimate
+        answers: Series[Any] | DataFrame | RowsEstimate | BatchJob
         answers = self._reported(prompting.prompt(self._series, prompt, schema=schema, **options))
         return answers
 
-    def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate:
+    def extract(self, schema: Any, **options: Any) -> DataFrame | RowsEstimate | BatchJob:
         """
         Extract the fields of ``schema`` from each text; return a DataFrame with a column per field.
 
@@ -84,11 +85,13 @@ class SeriesAccessor(ReportMixin):
             schema: a pydantic class, a JSON schema, or fields in short: ``"name, age int"``.
             options: as for `llm_magics.prompt`.
         """
-        found: DataFrame | RowsEstimate
+        found: DataFrame | RowsEstimate | BatchJob
         found = self._reported(prompting.extract(self._series, schema, **options))
         return found
 
-    def classify(self, labels: Sequence[str], **options: Any) -> Series[Any] | RowsEstimate:
+    def classify(
+        self, labels: Sequence[str], **options: Any
+    ) -> Series[Any] | RowsEstimate | BatchJob:
         """
         Assign one of ``labels`` to each text; return them as a categorical column.
 
@@ -96,7 +99,7 @@ class SeriesAccessor(ReportMixin):
             labels: at least two different labels.
             options: as for `llm_magics.prompt`.
         """
-        found: Series[Any] | RowsEstimate
+        found: Series[Any] | RowsEstimate | BatchJob
         found = self._reported(prompting.classify(self._series, labels, **options))
         return found
 

@@ -107,6 +107,9 @@ class BatchCall:
         self.done: Callable[[], str] = self._done
         # How the attachments would be sent, in words; set by `to_send`.
         self.attachments = ""
+        # As of `PromptJobs`: the number of prompts in batch jobs, and the jobs.
+        self.in_jobs = 0
+        self.job_ids: list[str] = []
         self.responses: list[Response | None] = [None] * len(prompts)
         self.errors: dict[int, LLMError] = {}
         # Totals for the progress, because summing them at each step would take quadratic time.
@@ -191,9 +194,7 @@ class BatchCall:
             if estimate is not None:
                 total.add(estimate)
             ways.update(call.deliveries.counts())
-        pages = ways.pop("page", 0)
-        parts = [f"{count:,} {way}" for way, count in ways.items()]
-        self.attachments = ", ".join([*parts, *([pluralize(pages, "page")] if pages else [])])
+        self.attachments = attachment_counts(ways)
         return total
 
     async def may_cost(self) -> bool:
@@ -225,7 +226,7 @@ class BatchCall:
         prompt = self._prompts[number]
         parameters = self._parameters_of(prompt)
         try:
-            call = StructuredCall(self._session, prompt, self._batch, parameters=parameters)
+            call = await self._create(number, parameters)
         except AttachmentError as error:
             self.errors[number] = error
             self.responses[number] = Response("", self._model)
@@ -256,6 +257,11 @@ class BatchCall:
         self._cached += response.cached
         self._cost_usd += response.cost_usd or 0.0
         self._has_unknown_cost |= response.cost_usd is None
+
+    async def _create(self, number: int, parameters: PromptParameters) -> StructuredCall:
+        """Return the call of one prompt."""
+        prompt = self._prompts[number]
+        return StructuredCall(self._session, prompt, self._batch, parameters=parameters)
 
     def _parameters_of(self, prompt: Prompt) -> PromptParameters:
         """Return the parameters of a prompt; shared with the previous prompt if they are equal."""
@@ -307,6 +313,13 @@ class BatchCall:
             elapsed_s,
             before=self._cached,
         )
+
+
+def attachment_counts(ways: Counter[str]) -> str:
+    """Return the numbers of attachments by the way in which they are sent, in words."""
+    pages = ways.pop("page", 0)
+    parts = [f"{count:,} {way}" for way, count in ways.items()]
+    return ", ".join([*parts, *([pluralize(pages, "page")] if pages else [])])
 
 
 def without_attachments(response: Response) -> Response:

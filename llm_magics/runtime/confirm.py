@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import format_usd
 from llm_magics.errors import DeclinedError, LLMError, UsageError
 from llm_magics.host import current_host
-from llm_magics.runtime.batch import BatchCall
+from llm_magics.runtime.batch import BatchCall, BatchEstimate
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
 
-def confirm_batch(call: BatchCall) -> None:
+class Prompts(Protocol):
+    """Many prompts: live calls, or batch jobs."""
+
+    async def may_cost(self) -> bool:
+        """Return whether the model has a price."""
+
+    async def to_send(self) -> BatchEstimate:
+        """Return the estimate of those without a stored answer."""
+
+
+def confirm_batch(call: Prompts) -> None:
     """
     Ask the user to allow calls that may cost more than the setting ``confirm_above_usd``.
 

@@ -209,6 +209,12 @@ class Settings(BaseModel):
         ge=0,
         description="Seconds after which a service's list shows a new batch job, at the latest.",
     )
+    batch_timeout: float = Field(
+        86_400.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="Maximum time to wait for batch jobs, in seconds; they go on after it.",
+    )
     budget: float | None = Field(
         None,
         ge=0,

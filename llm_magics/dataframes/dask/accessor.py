@@ -252,6 +252,11 @@ def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
     if prompt_spec.dry_run:
         msg = "The cost of a Dask DataFrame cannot be estimated before it is computed."
         raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
+    if prompt_spec.batch:
+        msg = "batch=True is not supported for Dask DataFrames."
+        raise UsageError(
+            msg, hint="Use a pandas DataFrame: df.compute().llm.prompt(…, batch=True)"
+        )
     # An alias may have parameters, so the unresolved name is sent and each worker resolves it.
     _, limit = _resolve_model(
         prompt_spec.model or session.config.model,
