@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -128,9 +128,9 @@ def count_billed(fake: BatchFake) -> tuple[int, int]:
 
 def main(fake: FakeProcess, clock: SharedClock) -> None:
     """Classify the reviews in batch jobs."""
-    time_of_tests = SharedTime(clock)
-    Clock.now = lambda _: time_of_tests.now()  # type: ignore[method-assign]
-    Clock.sleep = lambda _, seconds: time_of_tests.sleep(seconds)  # type: ignore[method-assign]
+    shared_time = SharedTime(clock)
+    cast("Any", Clock).now = lambda _: shared_time.now()
+    cast("Any", Clock).sleep = lambda _, seconds: shared_time.sleep(seconds)
     lm.config.cache_dir = Path(tempfile.mkdtemp())
     lm.config.providers = {
         "lab": {
