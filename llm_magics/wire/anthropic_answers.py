@@ -14,13 +14,12 @@ from llm_magics.attachments import ReasoningBlock
 from llm_magics.types import StreamChunk, ToolCall, Usage
 from llm_magics.wire.anthropic_messages import is_returned
 from llm_magics.wire.decoders import (
-    DONE,
     EventChunkDecoder,
     InStreamError,
     ServerEvent,
     count_reasoning_tokens,
     decode_json,
-    is_error_body,
+    decode_typed_event,
 )
 from llm_magics.wire.tool_calls import CallIds, serialize_arguments
 from llm_magics.wire.web_search import parse_block_citations, parse_block_search
@@ -77,12 +76,8 @@ class ChunkDecoder(EventChunkDecoder):
         return [*chunks, last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if not event.data.strip() or event.data.startswith(DONE):  # from compatible servers
-            return None
-        body = decode_json(event.data)
-        if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
-            raise InStreamError(body)
-        return self._chunk(body, elapsed_s)
+        body = decode_typed_event(event.data)
+        return None if body is None else self._chunk(body, elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")

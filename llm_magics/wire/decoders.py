@@ -286,6 +286,16 @@ def is_error_body(body: Any) -> bool:
     return bool(body.get("errors")) or bool(body.get("detail")) or _is_bare_message(body)
 
 
+def decode_typed_event(data: bytes) -> dict[str, Any] | None:
+    """Return the object of an event that has a ``type``; ``None`` for the end marker."""
+    if data.startswith(DONE) or not data.strip():  # from compatible servers
+        return None
+    body = decode_json(data)
+    if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
+        raise InStreamError(body)
+    return body
+
+
 def _is_bare_message(body: dict[str, Any]) -> bool:
     """Return whether ``body`` is a message with a code or status, as errors of gateways are."""
     named = {"code", "status", "status_code", "type", "statusCode"}

@@ -17,13 +17,11 @@ from llm_magics.documents import Attachment, Document, reject
 from llm_magics.parameters import ModelParameters
 from llm_magics.types import ChatMessage, StreamChunk, ToolCall, Usage
 from llm_magics.wire.decoders import (
-    DONE,
     EventChunkDecoder,
     InStreamError,
     ServerEvent,
     count_reasoning_tokens,
-    decode_json,
-    is_error_body,
+    decode_typed_event,
 )
 from llm_magics.wire.logprobs import INCLUDE, MAX_LOGPROBS, parse_tokens
 from llm_magics.wire.openai_chat import build_schema_format, build_tier
@@ -212,12 +210,8 @@ class ChunkDecoder(EventChunkDecoder):
         return [*(chunk for chunk in chunks if chunk is not None), last]
 
     def _read(self, event: ServerEvent, elapsed_s: float) -> StreamChunk | None:
-        if event.data == DONE:
-            return None
-        body = decode_json(event.data)
-        if not isinstance(body, dict) or ("type" not in body and is_error_body(body)):
-            raise InStreamError(body)
-        return self._chunk(body, elapsed_s)
+        body = decode_typed_event(event.data)
+        return None if body is None else self._chunk(body, elapsed_s)
 
     def _chunk(self, event: dict[str, Any], elapsed_s: float) -> StreamChunk | None:
         kind = event.get("type")
