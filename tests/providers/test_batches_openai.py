@@ -227,7 +227,7 @@ async def collect(service: BatchService, status: JobStatus, into: list[str]) -> 
 
 
 def test_a_failed_download_is_not_a_deleted_file(one: Running, tmp_path: Path) -> None:
-    """Only a missing file is."""
+    """Only a file that the service no longer lists is."""
 
     async def use(service: BatchService) -> None:
         created = await submitted(service, tmp_path, ["a"])
@@ -237,7 +237,16 @@ def test_a_failed_download_is_not_a_deleted_file(one: Running, tmp_path: Path) -
             await collect(service, status, [])
         assert not isinstance(caught.value, errors.ResultsGoneError)
         assert caught.value.retryable
+        missing = as_json({"error": {"message": "No such File object."}}, 404)
+        one.fake.fail(method="GET", says=missing)
+        with pytest.raises(errors.ProviderError, match="did not send it") as caught:
+            await collect(service, status, [])
+        assert not isinstance(caught.value, errors.ResultsGoneError)
+        assert caught.value.retryable
         one.fake.clock.advance(31 * 86_400)
+        one.fake.fail(path="/files/[^/]*$", says=as_json({"error": {"message": "Busy."}}, 503))
+        with pytest.raises(errors.ProviderError, match="Busy"):
+            await collect(service, status, [])
         with pytest.raises(errors.ResultsGoneError, match="no longer has the results") as gone:
             await collect(service, status, [])
         assert "30 days" in str(gone.value.hint)

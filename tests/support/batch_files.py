@@ -170,8 +170,17 @@ class FilesFake(BatchFake):
         }
 
     def file(self, file_id: str, account: str) -> StoredFile:
-        """An uploaded file of the account."""
+        """A file of the account: an uploaded one, or one with results, here without its content."""
         file = self.files.get(file_id)
+        if file is None and (job := self.job_with(file_id, account)):
+            return StoredFile(
+                id=file_id,
+                account=account,
+                name=f"{file_id}.jsonl",
+                purpose="batch_output",
+                data=b"",
+                created_at=job.ended_at,
+            )
         if file is None or file.account != account:
             raise self.refused(None, f"No such File object: {file_id}", 404)
         return file
@@ -180,12 +189,18 @@ class FilesFake(BatchFake):
         """The content of a file: an uploaded one, or the results of a job."""
         if file_id in self.files:
             return Says([self.file(file_id, account).data], 200, "application/octet-stream")
-        kind, _, job_id = file_id.removeprefix("file-").partition("-")
-        job = self.jobs.get(job_id)
-        if job is None or job.account != account or not job.has_results(self.clock()):
+        job = self.job_with(file_id, account)
+        if job is None:
             raise self.refused(None, f"No such File object: {file_id}", 404)
-        lines = self.result_lines(job)[kind == "errors"]
+        lines = self.result_lines(job)[file_id.startswith("file-errors-")]
         return Says(_blocks(lines), 200, "application/octet-stream")
+
+    def job_with(self, file_id: str, account: str) -> Job | None:
+        """The job whose results are in a file, if they are not deleted."""
+        job = self.jobs.get(file_id.removeprefix("file-").partition("-")[2])
+        if job is None or job.account != account or not job.has_results(self.clock()):
+            return None
+        return job
 
     @abstractmethod
     def result_lines(self, job: Job) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

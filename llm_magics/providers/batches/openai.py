@@ -144,28 +144,35 @@ class Batches(BatchService):
 
     async def results(self, status: JobStatus) -> AsyncGenerator[BatchResult, None]:
         for file_id in status.results:
-            path = item_path("files", file_id, "content")
-            async with aclosing(self._results_in(path)) as results:
-                async for result in results:
-                    yield result
+            path = self._path(item_path("files", file_id, "content"))
+            found = download_results(self.provider, path, self._parse_result)
+            try:
+                async with aclosing(found) as results:
+                    async for result in results:
+                        yield result
+            except ProviderError as error:
+                if error.status not in _GONE:
+                    raise
+                raise await self._missing(file_id, error) from error
 
-    async def _results_in(self, path: str) -> AsyncGenerator[BatchResult, None]:
-        """Yield the results in one file."""
-        found = download_results(self.provider, self._path(path), self._parse_result)
+    async def _missing(self, file_id: str, error: ProviderError) -> ProviderError:
+        """Return the error for results that were not found: a file that exists is not ready yet."""
+        name = self.provider.name
         try:
-            async with aclosing(found) as results:
-                async for result in results:
-                    yield result
-        except ProviderError as error:
-            if error.status not in _GONE:
-                raise
-            msg = f"{self.provider.name} no longer has the results of the batch job."
-            days = self.limits.retention_days
-            hint = f"It keeps them for {days} days. " if days else ""
-            hint += "Run the cell again to submit the rows without an answer."
-            raise ResultsGoneError(
-                msg, hint=hint, provider=self.provider.name, status=error.status, body=error.body
-            ) from error
+            await self._request("GET", item_path("files", file_id))
+        except ProviderError as other:
+            if other.status not in _GONE:
+                return other
+        else:
+            msg = f"{name} lists the file with the results, but did not send it."
+            return ProviderError(msg, hint="Run the cell again.", provider=name, retryable=True)
+        days = self.limits.retention_days
+        hint = f"It keeps them for {days} days. " if days else ""
+        hint += "Run the cell again to submit the rows without an answer."
+        msg = f"{name} no longer has the results of the batch job."
+        return ResultsGoneError(
+            msg, hint=hint, provider=name, status=error.status, body=error.body
+        )
 
     def _parse_result(self, line: Any) -> BatchResult:
         """Return the result in a line of a file."""
