@@ -53,6 +53,9 @@ def test_a_job_runs_from_its_creation_to_its_results(one: Running, tmp_path: Pat
         created = await submitted(service, tmp_path, PROMPTS, model=one.known.model)
         assert created.state in ("waiting", "running")
         assert created.outcome == ""
+        assert created.created is not None
+        assert abs(created.created - one.now()) < timedelta(seconds=1.1)
+        assert created.expires is None or created.expires > created.created
         assert created.error == ""
         one.fake.clock.advance(60)
         half = await service.retrieve(created.id)

@@ -1,4 +1,4 @@
-"""Mistral's batch jobs: files, states and lists of its own."""
+"""Mistral's batch jobs: files, states and lists."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from tests.support.batch_services import (
     written,
 )
 from tests.support.fake_mistral_jobs import FakeJobs
+from tests.support.serving import as_json
 
 
 @pytest.fixture
@@ -107,6 +108,20 @@ def test_other_ends_of_a_job(
     assert last.error == fate.get("invalid", "")
 
 
+def test_errors_of_a_job_are_counted(one: Running) -> None:
+    """The first three, each with its number of occurrences."""
+    listed = [
+        {"message": "Too long.", "count": 3},
+        {"message": "Wrong."},
+        {"count": 1},
+        {"message": "x"},
+    ]
+    one.fake.fail(says=as_json({"id": "b1", "status": "FAILED", "errors": listed}))
+    status = one.run(lambda service: service.retrieve("b1"))
+    assert status.error == "Too long. (3 times); Wrong.; no reason given"
+    assert status.expires is None
+
+
 def test_a_list_with_smaller_pages_is_read_to_its_end(one: Running, tmp_path: Path) -> None:
     """The service may send fewer jobs on a page than it was asked for; new ones are at the end."""
     fake_of(one).max_page = 7
@@ -132,7 +147,7 @@ def test_a_list_with_smaller_pages_is_read_to_its_end(one: Running, tmp_path: Pa
 def test_more_pending_requests_than_a_workspace_may_have_are_refused(
     one: Running, tmp_path: Path
 ) -> None:
-    """The refusal has a status, so that the caller knows that there is no job."""
+    """The refusal has a status, which tells the caller that nothing was created."""
     fake_of(one).max_pending = 3
 
     async def use(service: BatchService) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -169,7 +169,7 @@ def test_the_fake_refuses_lines_as_the_service_does(
 
 
 def test_a_refused_creation_is_the_error_of_the_provider(one: Running, tmp_path: Path) -> None:
-    """It has the status by which the caller knows that there is no job."""
+    """It has the status that tells the caller that nothing was created."""
 
     async def use(service: BatchService) -> None:
         submission = await written(service, tmp_path, ["a"])
@@ -199,6 +199,89 @@ def test_the_list_is_read_only_until_it_is_old(one: Running) -> None:
     assert pages[0] == "limit=100"
     assert len(pages) == 3  # two with recent jobs, and one that is older
     assert pages[1:] == ["limit=100&after=batch_250", "limit=100&after=batch_150"]
+
+
+def test_a_list_in_another_order_is_read_to_its_end(tmp_path: Path) -> None:
+    """The order of Groq's list is not documented; here all old jobs come first."""
+    with running("groq") as one:
+
+        async def use(service: BatchService) -> list[str]:
+            submission = await uploaded(service, await written(service, tmp_path, ["a"]))
+            for _ in range(41):
+                await service.create(submission)
+            one.fake.clock.advance(100)
+            created = await service.create(submission)
+            assert created.id == list(one.fake.jobs)[-1]
+            return [status.id for status in await recent(service, one.now())]
+
+        assert one.run(use) == [list(one.fake.jobs)[-1]]
+
+
+BATCH = {"id": "b1", "status": "in_progress", "created_at": 1_795_000_000}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"status": "finalizing"}, {"state": "running", "outcome": ""}),
+        ({"status": "paused"}, {"state": "running", "outcome": ""}),
+        ({"output_file_id": "f1"}, {"state": "running", "results": ()}),
+        ({"status": "cancelling"}, {"state": "cancelling"}),
+        (
+            {"status": "completed", "output_file_id": "f1", "errors": [{"message": "line 4 is wrong"}]},
+            {"state": "ended", "results": ("f1",), "error": ""},
+        ),
+        (
+            {"status": "failed", "errors": {"data": [{"code": str(n), "message": f"m{n}"} for n in range(9)]}},
+            {"outcome": "failed", "error": "m0; m1; m2", "is_queue_full": False},
+        ),
+        ({"metadata": {"llm_magics_job": MARK}}, {"mark": MARK}),
+        ({"job_deadline": "2026-11-20T00:00:00Z"}, {"expires": datetime(2026, 11, 20, tzinfo=UTC)}),
+        ({"metadata": {"llm_magics_job": f"{MARK}x"}}, {"mark": None}),
+        ({"request_counts": {"total": None, "completed": None, "failed": None}}, {"total": None, "done": 0}),
+    ],
+)  # fmt: skip
+def test_a_job_is_read(one: Running, said: dict[str, Any], expected: dict[str, Any]) -> None:
+    """A state that is not known is not an end: the job is asked for again later."""
+    one.fake.fail(method="GET", says=as_json({**BATCH, **said}))
+    status = one.run(lambda service: service.retrieve("b1"))
+    assert {name: getattr(status, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize(
+    "said", ["<html>", [], {"id": "", "status": "x"}, {"id": "b", "status": 1}]
+)
+def test_what_is_not_a_job_is_an_error(one: Running, said: Any) -> None:
+    """Without a status, so that a job that was just created counts as uncertain."""
+    one.fake.fail(method="GET", says=as_json(said))
+    with pytest.raises(errors.ProviderError, match="invalid response") as caught:
+        one.run(lambda service: service.retrieve("b1"))
+    assert caught.value.status is None
+
+
+def test_a_job_without_a_time_is_listed(one: Running) -> None:
+    """It may be recent; a page without jobs is the last one, whatever it says."""
+    page = {"data": [{"id": "b1", "status": "validating"}], "has_more": True}
+    one.fake.fail(method="GET", says=as_json(page))
+    one.fake.fail(method="GET", says=as_json({"data": [], "has_more": True}))
+    listed = one.run(lambda service: recent(service, one.now()))
+    assert [status.id for status in listed] == ["b1"]
+    assert one.fake.faults[-1].times == 0
+
+
+def test_a_request_that_expired_may_be_sent_again(one: Running, tmp_path: Path) -> None:
+    """Its error is retryable, although it has no status."""
+    one.fake.change_fate(run_s=1e9)
+
+    async def use(service: BatchService) -> None:
+        created = await submitted(service, tmp_path, ["a"])
+        one.fake.clock.advance(90_000)
+        (result,) = (await results_of(service, created.id)).values()
+        assert result.is_expired
+        assert isinstance(result.error, errors.ProviderError)
+        assert (result.error.code, result.error.retryable) == ("batch_expired", True)
+
+    one.run(use)
 
 
 def test_results_arrive_from_both_files_although_a_line_is_damaged(
@@ -329,6 +412,11 @@ def test_a_vector_that_is_none_is_an_error(one: Running) -> None:
     """As in a live call: an error in place of an answer, none, or several."""
 
     async def use(service: BatchService) -> None:
+        profile = service.provider.profile
+        vars(service.provider)["profile"] = replace(profile, refuses=frozenset({"dimensions"}))
+        with pytest.raises(errors.UnsupportedError, match="shorten vectors"):
+            service.embedding_request("a", "m", 8)
+        vars(service.provider)["profile"] = profile
         shortened = service.embedding_request("a", "openai/x", 8)
         assert shortened.body["dimensions"] == 8
         for body, message in (
@@ -394,6 +482,8 @@ def test_azure_waits_until_the_file_can_be_used(
         async def use(service: BatchService) -> None:
             created = await submitted(service, tmp_path, ["a"])
             assert created.state == "waiting"
+            one.fake.fail(method="GET", says=as_json({"id": "file-1", "status": "Processed"}))
+            await uploaded(service, await written(service, tmp_path, ["a"]))
             fake_of(one).processing_s = 1e6
             submission = await written(service, tmp_path, ["a"])
             with pytest.raises(errors.ProviderError, match="its state is 'pending'"):
@@ -413,7 +503,7 @@ def test_azure_says_that_its_older_api_has_no_jobs() -> None:
 
 
 def test_together_is_asked_for_the_name_of_the_input_file(tmp_path: Path) -> None:
-    """Its jobs have no metadata; without the file, or with another name, there is no identifier."""
+    """Its jobs have no metadata; without the file, or with another name, the job has no identifier."""
     with running("together") as one:
 
         async def use(service: BatchService) -> list[str | None]:
@@ -427,12 +517,14 @@ def test_together_is_asked_for_the_name_of_the_input_file(tmp_path: Path) -> Non
                 marks += [status.mark for status in await recent(service, since)]
             await service.discard(submission.input_id)
             marks += [status.mark for status in await recent(service, since)]
+            one.fake.fail(path="/batches", says=as_json([{"id": "b1", "status": "COMPLETED"}]))
+            marks += [status.mark for status in await recent(service, since)]
             one.fake.fail(path="/files/", says=as_json({"error": {"message": "Busy."}}, 503))
             with pytest.raises(errors.ProviderError, match="Busy"):
                 await recent(service, since)
             return marks
 
-        assert one.run(use) == [MARK, None, None, None]
+        assert one.run(use) == [MARK, None, None, None, None]
 
 
 def test_a_warning_of_together_is_shown(tmp_path: Path) -> None:

@@ -224,6 +224,8 @@ class FakeBatches(FilesFake):
         if unknown := query.keys() - known[self.documented.page]:
             raise self.refused(None, f"Unknown query parameter: {min(unknown)}")
         jobs = self.listed(account)
+        if self.documented.page == "cursor":
+            jobs = jobs[::-1]  # the order is not documented, so it is the less convenient one
         after = query.get("after") or query.get("cursor", "").removeprefix("cursor_")
         places = [place for place, job in enumerate(jobs) if job.id == after]
         if after and not places:

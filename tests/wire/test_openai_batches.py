@@ -113,6 +113,7 @@ def test_a_line_of_results_is_a_response_or_an_error() -> None:
     found = parse_result(late)
     assert (found.status, found.code) == (0, "batch_expired")
     assert found.body == {"error": {"code": "batch_expired", "message": "late"}}
+    assert parse_result({"custom_id": "a", "response": {"body": {"x": 1}}}).status == 200
     assert parse_result({"custom_id": "a", "error": "no"}).body == {"error": {"message": "no"}}
     for wrong in ({"custom_id": 1, "error": "no"}, {"custom_id": "a"}, {"error": "no"}):
         with pytest.raises(DECODING_ERRORS):
