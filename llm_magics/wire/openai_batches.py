@@ -5,7 +5,7 @@ Sources (November 2026): https://developers.openai.com/api/docs/guides/batch and
 https://learn.microsoft.com/azure/foundry/openai/how-to/batch (times are also text there, and states
 capitalised); https://console.groq.com/docs/batch (``errors`` is also a list there);
 https://docs.together.ai/docs/inference/batch/tutorial and together 2.36.0 (states in capitals,
-``error`` is text).
+``error`` is text); https://openrouter.ai/docs/batch-quickstart (``error`` is an object).
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def _parse_errors(said: Any) -> tuple[tuple[str, str], ...]:
     """Return code and message of each error of a job."""
     if isinstance(said, str):
         return (("", said),) if said else ()
-    listed = said.get("data") if isinstance(said, Mapping) else said
+    listed = said.get("data", [said]) if isinstance(said, Mapping) else said
     found = [each for each in listed or () if isinstance(each, Mapping)]
     return tuple((str(each.get("code") or ""), _describe(each)) for each in found)
 

@@ -28,6 +28,8 @@ from tests.support.fake_gemini import CHAT as GEMINI
 from tests.support.fake_gemini_batches import FakeGeminiBatches
 from tests.support.fake_mistral_jobs import FakeJobs
 from tests.support.fake_openai_batches import SERVICES, FakeBatches
+from tests.support.fake_openrouter_batches import CHAT as OPENROUTER
+from tests.support.fake_openrouter_batches import FakeOpenRouterBatches
 from tests.support.serving import serving
 
 T = TypeVar("T")
@@ -76,6 +78,14 @@ def _of_openai(name: str) -> Known:
 KNOWN = {
     **{name: _of_openai(name) for name in SERVICES},
     "mistral": Known(name="mistral", create=FakeJobs, settings={"profile": "mistral"}, path="/v1"),
+    "openrouter": Known(
+        name="openrouter",
+        create=FakeOpenRouterBatches,
+        settings={"profile": "openrouter"},
+        path="/api/v1",
+        model=OPENROUTER,
+        traits=frozenset({"whole", "no cancel"}),
+    ),
     "anthropic": Known(name="anthropic", create=FakeAnthropicBatches, model=CLAUDE),
     "gemini": Known(
         name="gemini",
@@ -103,6 +113,7 @@ def provider_of(known: Known, url: str, **settings: Any) -> RemoteProvider:
     kind = "openai" if "profile" in given else known.name
     provider = create_provider(kind, base_url=f"{url}{known.path}", **given)
     assert isinstance(provider, RemoteProvider)
+    provider.name = known.name
     vars(provider)["own_address"] = provider.config.base_url
     if known.inline_bytes is not None:
         service = provider.batch_service()
@@ -123,7 +134,6 @@ class Running:
     async def service(self, **settings: Any) -> AsyncIterator[BatchService]:
         """The service's batch API, with a provider that is closed at the end."""
         async with provider_of(self.known, self.url, **settings) as provider:
-            provider.name = self.known.name
             yield provider.batch_service()
 
     def run(self, do: Callable[[BatchService], Coroutine[Any, Any, T]], **settings: Any) -> T:

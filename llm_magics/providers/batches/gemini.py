@@ -91,7 +91,7 @@ class Batches(BatchService):
             body = wire.build_batch(submission.mark, file=submission.input_id)
         else:
             body = wire.build_batch(submission.mark, lines=_lines(submission.lines))
-        path = self.provider._path(submission.model, "batchGenerateContent")
+        path = f"{submission.path.partition(':')[0]}:batchGenerateContent"
         return self._status(await self._patient._object("POST", path, body, submission.model))
 
     async def recent(self, since: datetime) -> AsyncGenerator[JobStatus, None]:
