@@ -162,18 +162,20 @@ def _describe(error: Mapping[str, Any]) -> str:
     return f"line {line}: {message}" if type(line) is int else message
 
 
-def parse_page(said: Any) -> tuple[list[Batch], bool, str]:
+def parse_page(said: Any) -> tuple[list[Batch], dict[str, str]]:
     """
-    Return the jobs of one page of the list, whether it has more pages, and the cursor of the next.
+    Return the jobs of one page of the list, and the query of the next; empty if it is the last one.
 
     Raises:
         AttributeError, KeyError, TypeError: it is not such a page.
     """
     if isinstance(said, list):  # Together's list has one page
-        return [parse_batch(each) for each in said], False, ""
+        return [parse_batch(each) for each in said], {}
     batches = [parse_batch(each) for each in said.get("data") or ()]
     cursor = (said.get("paging") or {}).get("next_cursor")
-    return batches, bool(said.get("has_more")), cursor if isinstance(cursor, str) else ""
+    if isinstance(cursor, str) and cursor:  # Groq
+        return batches, {"cursor": cursor}
+    return batches, {"after": batches[-1].id} if said.get("has_more") and batches else {}
 
 
 def parse_result(line: Mapping[str, Any]) -> ResultLine:

@@ -259,6 +259,22 @@ def test_what_is_not_a_job_is_an_error(one: Running, said: Any) -> None:
     assert caught.value.status is None
 
 
+def test_a_page_that_names_itself_as_the_next_ends_the_list() -> None:
+    """A list whose cursor does not move would be read forever; an empty page may not be the last."""
+    pages: list[Any] = [
+        {"data": [BATCH], "paging": {"next_cursor": "c1"}},
+        {"data": [], "paging": {"next_cursor": "c2"}},
+        {"data": [{**BATCH, "id": "b2"}], "paging": {"next_cursor": "c2"}},
+    ]
+    with running("groq") as one:
+        for page in pages:
+            one.fake.fail(method="GET", says=as_json(page))
+        listed = one.run(lambda service: recent(service, one.now()))
+        assert [status.id for status in listed] == ["b1", "b2"]
+        queries = [asked.path.partition("?")[2] for asked in one.fake.asked]
+    assert queries == ["", "cursor=c1", "cursor=c2"]
+
+
 def test_a_job_without_a_time_is_listed(one: Running) -> None:
     """It may be recent; a page without jobs is the last one, whatever it says."""
     page = {"data": [{"id": "b1", "status": "validating"}], "has_more": True}
@@ -483,7 +499,9 @@ def test_azure_waits_until_the_file_can_be_used(
             created = await submitted(service, tmp_path, ["a"])
             assert created.state == "waiting"
             one.fake.fail(method="GET", says=as_json({"id": "file-1", "status": "Processed"}))
+            before = len(waited)
             await uploaded(service, await written(service, tmp_path, ["a"]))
+            assert len(waited) == before
             fake_of(one).processing_s = 1e6
             submission = await written(service, tmp_path, ["a"])
             with pytest.raises(errors.ProviderError, match="its state is 'pending'"):
@@ -525,6 +543,7 @@ def test_together_is_asked_for_the_name_of_the_input_file(tmp_path: Path) -> Non
             return marks
 
         assert one.run(use) == [MARK, None, None, None, None]
+        assert not [path for path in one.fake.paths() if path.endswith("/files/")]
 
 
 def test_a_warning_of_together_is_shown(tmp_path: Path) -> None:

@@ -124,14 +124,15 @@ class Batches(BatchService):
         while True:
             said = await self._request("GET", list_path(query))
             with self.provider._reading():
-                page, has_more, cursor = parse_page(said)
+                page, position = parse_page(said)
             fresh = [each for each in page if each.created is None or each.created > oldest]
             for batch in fresh:
                 yield self._status(batch, await self._mark(batch))
+            following = {**self.first_page, **position}
             is_past = self.is_latest_first and not fresh
-            if is_past or not page or not (has_more or cursor):
+            if not position or is_past or following == query:
                 return
-            query = {"cursor": cursor} if cursor else {**self.first_page, "after": page[-1].id}
+            query = following
 
     async def _mark(self, batch: Batch) -> str | None:
         """Return our identifier of a job in the list."""
