@@ -291,7 +291,10 @@ def strip_credentials(address: str) -> str:
 
 def scrub(text: str) -> str:
     """Return ``text`` with ``****`` for all registered keys and texts with the format of a key."""
-    for value in sorted(_secrets.copy(), key=len, reverse=True):  # a key may be part of another
+    if len(text) < _MIN_LENGTH:
+        return text
+    found = [value for value in _secrets.copy() if value in text]
+    for value in sorted(found, key=len, reverse=True):  # a key may be part of another
         text = text.replace(value, _MASK)
     for pattern in list(_patterns.values()):
         text = pattern.sub(_MASK, text)

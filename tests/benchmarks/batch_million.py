@@ -21,11 +21,12 @@ import llm_magics as lm
 from llm_magics.runtime.jobs.clock import Clock
 from llm_magics.runtime.jobs.driver import Driver
 from tests.support.batch_fakes import BatchFake
+from tests.support.batch_files import CHAT
 from tests.support.batch_process import FakeProcess, serving_apart
 from tests.support.batch_services import KEY
 from tests.support.kills import SharedClock, SharedTime, create_fake
 
-ROWS, UNIQUE = 1_000_000, 100_000
+ROWS, UNIQUE = 100_000, 10_000
 
 # Transactions of the same size as those of the product.
 _RESULTS = 256
@@ -141,7 +142,7 @@ def main(fake: FakeProcess, clock: SharedClock) -> None:
         }
     }
     labels = ["positive", "negative"]
-    options: dict[str, Any] = {"model": "lab/gpt-5-mini", "batch": True, "yes": True}
+    options: dict[str, Any] = {"model": f"lab/{CHAT}", "batch": True, "yes": True}
     small = pd.DataFrame({"text": ["first", "second"]})
     small["label"] = small.text.llm.classify(labels, **options)  # imports, connections
     fake.do(BatchFake.reset)

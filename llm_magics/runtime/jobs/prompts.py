@@ -177,7 +177,7 @@ class PromptWork:
             self.invalid[number] = chunks
         if error is None:
             value = json.dumps(record, default=str).encode()
-            if is_reusable(response) and is_storable(record, chunks):
+            if outcome(response) is Outcome.OK and is_storable(record, chunks):
                 values.append((self.key(number), value))
             else:
                 self._held[number] = value
@@ -347,7 +347,10 @@ def _sum_usd(one: float | None, other: float | None) -> float | None:
 
 
 def _in_batch_tier(chunk: StreamChunk) -> StreamChunk:
-    """Return ``chunk`` with the tier that is billed; services do not name it in results."""
-    if chunk.usage is None:
-        return chunk
-    return chunk._replace(usage=replace(chunk.usage, service_tier="batch"))
+    """
+    Return ``chunk`` with the tier that is billed; services do not name it in results.
+
+    The body of the result is not stored, and masking the keys in it would take longest.
+    """
+    usage = None if chunk.usage is None else replace(chunk.usage, service_tier="batch")
+    return chunk._replace(usage=usage, raw=None)
