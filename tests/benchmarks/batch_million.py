@@ -26,7 +26,7 @@ from tests.support.batch_process import FakeProcess, serving_apart
 from tests.support.batch_services import KEY
 from tests.support.kills import SharedClock, SharedTime, create_fake
 
-ROWS, UNIQUE = 100_000, 10_000
+ROWS, UNIQUE = 1_000_000, 100_000
 
 # Transactions of the same size as those of the product.
 _RESULTS = 256
