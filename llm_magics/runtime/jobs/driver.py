@@ -121,6 +121,7 @@ class Driver:
         self.status: JobStatus | None = None
         self.is_queue_full = False
         self._backoff = Backoff(desk.clock)
+        self._missing_since: float | None = None
 
     async def submit(self, lines: Path) -> None:
         """
@@ -210,7 +211,6 @@ class Driver:
         """Wait until the job has ended at the service."""
         desk, record = self._desk, self.record
         assert record.service_id is not None
-        missing_since: float | None = None
         while True:
             error: ProviderError | None = None
             try:
@@ -219,15 +219,11 @@ class Driver:
                 raise
             except ProviderError as failure:
                 error = failure
-                if failure.status == 404:
-                    missing_since = missing_since or desk.clock.now()
-                    if desk.clock.now() - missing_since >= _MISSING_S:
-                        self._note_end("deleted")
-                        return
-                else:
-                    missing_since = None
+                if self._is_lost(error):
+                    self._note_end("deleted")
+                    return
             else:
-                missing_since = None
+                self._is_lost(None)
                 self._see(status)
                 if status.state == "ended":
                     if status.is_queue_full:
@@ -248,6 +244,8 @@ class Driver:
         desk, record = self._desk, self.record
         open_rows = dict(self._numbers)
         try:
+            if record.outcome == "deleted":
+                raise self._gone()
             status = self.status or await self._status()
             await self._read(status, open_rows)
         except ResultsGoneError as error:
@@ -260,15 +258,32 @@ class Driver:
                 await desk.service.discard(record.input_id)
 
     async def _status(self) -> JobStatus:
+        """Return the state of the ended job."""
         assert self.record.service_id is not None
-        service_id = self.record.service_id
-        try:
-            return await self._retried(lambda: self._desk.service.retrieve(service_id))
-        except ProviderError as error:
-            if error.status != 404:
+        while True:
+            try:
+                return await self._desk.service.retrieve(self.record.service_id)
+            except AuthenticationError:
                 raise
-            msg = f"{self.record.provider} no longer has the batch {service_id}."
-            raise ResultsGoneError(msg, provider=self.record.provider) from error
+            except ProviderError as error:
+                if self._is_lost(error):
+                    raise self._gone() from error
+                if error.status != 404 and not error.retryable:
+                    raise
+                await self._wait(error)
+
+    def _is_lost(self, error: ProviderError | None) -> bool:
+        """Return whether the service has not found the batch for so long that it is deleted."""
+        if error is None or error.status != 404:
+            self._missing_since = None
+            return False
+        now = self._desk.clock.now()
+        self._missing_since = self._missing_since or now
+        return now - self._missing_since >= _MISSING_S
+
+    def _gone(self) -> ResultsGoneError:
+        msg = f"{self.record.provider} no longer has the batch {self.record.service_id}."
+        return ResultsGoneError(msg, provider=self.record.provider)
 
     async def _read(self, status: JobStatus, open_rows: dict[int, int]) -> None:
         """Read all results; after a lost connection, again from the beginning."""
@@ -290,6 +305,8 @@ class Driver:
                 raise
             except ProviderError as error:
                 await self._accept(batch, open_rows)
+                if self._is_lost(error):
+                    raise self._gone() from error
                 if not error.retryable:
                     raise
                 await self._wait(error)

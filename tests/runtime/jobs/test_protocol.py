@@ -410,11 +410,36 @@ def test_a_batch_that_seems_missing_for_a_moment_is_not_lost(world: World) -> No
 
 
 def test_a_deleted_batch_is_an_error_of_its_rows(world: World) -> None:
-    """After ten minutes of the same answer."""
-    world.go(TEXTS, wait=False)
-    world.ledger.batches[0].deleted = True
+    """After ten minutes of the same answer, whether it can be tried again or not."""
+    for is_retryable in (False, True):
+        missing = ProviderError("not found", status=404, retryable=is_retryable)
+        world.go(TEXTS, wait=False)
+        world.ledger.faults["retrieve"] = [missing] * 1000
+        began = world.ledger.clock.now()
+        run = world.go(TEXTS)
+        assert len(run.errors) == 3
+        assert 600 <= world.ledger.clock.now() - began < 1200
+        world.ledger.faults.clear()
+
+
+def test_an_ended_batch_that_seems_missing_for_a_moment_is_not_lost(world: World) -> None:
+    """A later kernel reads its results, though the service first does not find the batch."""
+    world.go(TEXTS)
+    world.store.clear()
+    world.ledger.faults["retrieve"] = [ProviderError("not found", status=404)] * 3
+    world.go(TEXTS)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+    assert len(world.ledger.batches) == 1
+
+
+def test_results_that_stay_missing_are_gone_after_ten_minutes(world: World) -> None:
+    """A service that always answers 404 is not asked for a day."""
+    missing = ProviderError("not found", status=404, retryable=True)
+    world.ledger.faults["results"] = [missing] * 1000
+    began = world.ledger.clock.now()
     run = world.go(TEXTS)
     assert len(run.errors) == 3
+    assert world.ledger.clock.now() - began < 1500
 
 
 def test_a_lost_connection_in_the_results_is_continued(world: World) -> None:
