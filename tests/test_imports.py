@@ -79,6 +79,7 @@ ORDER = [
         "dataframes.projection",
     ],
     ["dataframes.row_prompts"],
+    ["dataframes.batch_job", "dataframes.embedding_run"],
     ["dataframes.reports", "dataframes.vector_display"],
     ["dataframes.vectors"],
     [

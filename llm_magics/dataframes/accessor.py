@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame, Series
 
+    from llm_magics.dataframes.batch_job import BatchJob
     from llm_magics.dataframes.map import VectorMap
     from llm_magics.dataframes.plot import VectorPlot
     from llm_magics.dataframes.search import VectorIndex
@@ -76,7 +77,9 @@ class FrameAccessor(ReportMixin):
         dimensions: int | None = None,
         prefix: str = "",
         yes: bool = False,
-    ) -> DataFrame:
+        batch: bool = False,
+        wait: bool = True,
+    ) -> DataFrame | BatchJob:
         """
         Add the vectors of ``column`` as the column ``into``; return the DataFrame.
 
@@ -88,6 +91,8 @@ class FrameAccessor(ReportMixin):
             into: the column of vectors. An existing one is overwritten, unless it has texts.
             model, batch_size, concurrency, too_long, on_error, dimensions, prefix, yes: as for
                 a column.
+            batch, wait: as for a column; with ``wait=False``, the result is a `BatchJob`, whose
+                ``result()`` adds the column.
         """
         options = EmbedOptions(
             batch_size=batch_size,
@@ -95,12 +100,15 @@ class FrameAccessor(ReportMixin):
             too_long=too_long,
             dimensions=dimensions,
             prefix=prefix,
+            batch=batch,
+            wait=wait,
         )
         texts = self._column(column)
         check_not_overwriting([column], [into], "vectors")
         check_holds_no_texts(self._frame, into)
-        how = {"model": model, "options": options, "on_error": on_error, "yes": yes}
-        return embed_into(self._frame, into, texts, **how)
+        return embed_into(
+            self._frame, into, texts, model=model, options=options, on_error=on_error, yes=yes
+        )
 
     def prompt(  # noqa: PLR0913 (as for lm.ask)
         self,

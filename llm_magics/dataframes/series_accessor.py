@@ -41,7 +41,9 @@ class SeriesAccessor(ReportMixin):
         dimensions: int | None = None,
         prefix: str = "",
         yes: bool = False,
-    ) -> Series[Any]:
+        batch: bool = False,
+        wait: bool = True,
+    ) -> Series[Any] | BatchJob:
         """
         Return the vector of each text, float32, on the same index. Missing texts stay missing.
 
@@ -53,6 +55,10 @@ class SeriesAccessor(ReportMixin):
                 raises the error.
             dimensions, prefix: as for `llm_magics.embed`.
             yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
+            batch: embed the texts in batch jobs of the service, at its lower price. The call waits
+                until they have ended (setting ``batch_timeout``). Jobs go on after an interrupt;
+                the same call, also in another kernel, finds them.
+            wait: with ``False``, submit the jobs and return a `BatchJob`.
         """
         options = EmbedOptions(
             batch_size=batch_size,
@@ -60,6 +66,8 @@ class SeriesAccessor(ReportMixin):
             too_long=too_long,
             dimensions=dimensions,
             prefix=prefix,
+            batch=batch,
+            wait=wait,
         )
         return embed_column(self._series, model, options, on_error, yes=yes)
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
 
-    from llm_magics.dataframes.embed import EmbeddedRows
+    from llm_magics.dataframes.embedding_run import EmbeddedRows
     from llm_magics.runtime.embedding import EmbedOptions
 
 
 def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str, Any]) -> Any:
     """Run ``%embed``; ``variables`` are those of the caller."""
-    from llm_magics.dataframes.embed import embed_rows, write_vectors
+    from llm_magics.dataframes.embed import embed_and_write, write_vectors
     from llm_magics.dataframes.rows import check_holds_no_texts, check_not_overwriting
 
     parser = embed_parser("%embed")
@@ -40,24 +40,28 @@ def embed_expression(shell: InteractiveShell, line: str, variables: Mapping[str,
     if options.dry_run:
         _print_estimate(texts, options)
         return None
-    done = embed_rows(texts, options.model, _options(options), options.on_error, yes=options.yes)
-    is_column = hasattr(texts, "iloc")
-    done.refuse_without_texts(texts)
-    vectors: Any = done.column(texts) if is_column else done.matrix
-    targets = []
-    if frame is not None:
-        targets.append(write_vectors(done, frame, options.into, texts).removeprefix("the column "))
-    if options.output:
-        shell.user_ns[options.output] = vectors
-        targets.append(options.output)
-    return _report_result(done, targets, vectors)
+    how = _options(options)
+
+    def write(done: EmbeddedRows) -> Any:
+        done.refuse_without_texts(texts)
+        vectors: Any = done.column(texts) if hasattr(texts, "iloc") else done.matrix
+        targets = []
+        if frame is not None:
+            where = write_vectors(done, frame, options.into, texts)
+            targets.append(where.removeprefix("the column "))
+        if options.output:
+            shell.user_ns[options.output] = vectors
+            targets.append(options.output)
+        return _report_result(done, targets, vectors)
+
+    return embed_and_write(write, texts, options.model, how, options.on_error, yes=options.yes)
 
 
-def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | None:
+def embed_lines(shell: InteractiveShell, line: str, cell: str) -> Any:
     """Run ``%%embed``."""
     import pandas as pd
 
-    from llm_magics.dataframes.embed import embed_rows, write_vectors
+    from llm_magics.dataframes.embed import embed_and_write, write_vectors
 
     options = embed_parser("%%embed").parse(line)
     check_output_name(options.output)
@@ -70,18 +74,21 @@ def embed_lines(shell: InteractiveShell, line: str, cell: str) -> DataFrame | No
         _print_estimate(texts, options)
         return None
     frame = pd.DataFrame({"text": texts})
-    done = embed_rows(texts, options.model, _options(options), options.on_error, yes=options.yes)
-    write_vectors(done, frame, "vector", frame["text"])
-    if options.output:
-        shell.user_ns[options.output] = frame
-    result: DataFrame | None = _report_result(
-        done, [options.output] if options.output else [], frame
-    )
-    return result
+
+    def write(done: EmbeddedRows) -> DataFrame | None:
+        write_vectors(done, frame, "vector", frame["text"])
+        if options.output:
+            shell.user_ns[options.output] = frame
+        targets = [options.output] if options.output else []
+        result: DataFrame | None = _report_result(done, targets, frame)
+        return result
+
+    how = _options(options)
+    return embed_and_write(write, texts, options.model, how, options.on_error, yes=options.yes)
 
 
 def _print_estimate(texts: Any, options: argparse.Namespace) -> None:
-    from llm_magics.dataframes.embed import estimate_embedding
+    from llm_magics.dataframes.embedding_run import estimate_embedding
 
     print_safe(f"{estimate_embedding(texts, options.model, _options(options))}; nothing was sent")
 
@@ -95,6 +102,8 @@ def _options(options: argparse.Namespace) -> EmbedOptions:
         too_long=options.too_long,
         dimensions=options.dimensions,
         prefix=options.prefix,
+        batch=options.batch,
+        wait=not options.no_wait,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from tokenize import COMMENT, DEDENT, ENCODING, INDENT, NEWLINE, NL
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from IPython.core.magic import (
     Magics,
@@ -23,9 +23,6 @@ from IPython.core.magic import (
 )
 
 from llm_magics.notebook import parsers
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
 
 
 @magics_class
@@ -120,6 +117,9 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --prefix TEXT             text put before each text: "passage: "
         --dry-run                 show what would be sent, with tokens and cost; send nothing
         --yes                     do not ask for confirmation of the cost
+        --batch                   embed in batch jobs of the service, at its lower price, and wait
+                                  for them
+        --no-wait                 with --batch: submit the jobs, and do not wait
         --into COLUMN             store the vectors in this column of the DataFrame
         """
         from llm_magics.notebook import embed_cell as embedding
@@ -128,7 +128,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
 
     @no_var_expand
     @cell_magic("embed")
-    def embed_cell(self, line: str, cell: str) -> DataFrame | None:
+    def embed_cell(self, line: str, cell: str) -> Any:
         """Embed the lines below, one text per line, as a DataFrame of texts and vectors.
 
         %%embed [FLAGS]
@@ -144,6 +144,9 @@ class LLMMagics(Magics):  # type: ignore[misc]
         --prefix TEXT             text put before each text: "passage: "
         --dry-run                 show what would be sent, with tokens and cost; send nothing
         --yes                     do not ask for confirmation of the cost
+        --batch                   embed in batch jobs of the service, at its lower price, and wait
+                                  for them
+        --no-wait                 with --batch: submit the jobs, and do not wait
         """
         from llm_magics.notebook import embed_cell as embedding
 

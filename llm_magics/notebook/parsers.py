@@ -326,6 +326,12 @@ def embed_parser(magic: str = "%embed") -> OptionParser:
         help="show what would be sent, with tokens and cost; send nothing",
     )
     add("--yes", action="store_true", help="do not ask for confirmation of the cost")
+    add(
+        "--batch",
+        action="store_true",
+        help="embed in batch jobs of the service, at its lower price, and wait for them",
+    )
+    add("--no-wait", action="store_true", help="with --batch: submit the jobs, and do not wait")
     if magic == "%embed":
         add("--into", metavar="COLUMN", help="store the vectors in this column of the DataFrame")
     return parser

@@ -117,6 +117,8 @@ class EmbedOptions:
             length, and ``error`` reports an error.
         dimensions: the length of the vectors, if the service can shorten them.
         prefix: text to put before each text, as some models require (``"passage: "``).
+        batch: whether to embed the texts in batch jobs of the service.
+        wait: whether to wait until these have ended.
     """
 
     batch_size: int | None = None
@@ -124,8 +126,21 @@ class EmbedOptions:
     too_long: TooLong = "truncate"
     dimensions: int | None = None
     prefix: str = ""
+    batch: bool = False
+    wait: bool = True
 
     def __post_init__(self) -> None:
+        for name in ("batch", "wait"):
+            if not isinstance(getattr(self, name), bool):
+                msg = f"Invalid value for {name}: {getattr(self, name)!r:.60}."
+                raise UsageError(msg, hint="Use True or False.")
+        if not self.wait and not self.batch:
+            msg = "wait=False needs batch=True."
+            raise UsageError(msg, hint="Live calls end when all texts are embedded.")
+        if self.batch and (self.batch_size is not None or self.concurrency is not None):
+            name = "concurrency" if self.batch_size is None else "batch_size"
+            msg = f"{name} has no effect on batch jobs."
+            raise UsageError(msg, hint=f"Pass either batch=True or {name}.")
         for name in ("batch_size", "concurrency", "dimensions"):
             value = getattr(self, name)
             if value is not None and (type(value) is not int or value < 1):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -49,6 +50,13 @@ class VectorCache:
         self._options = options
         self._results = results
         self._store: VectorStore | None = None
+        # What the vectors depend on besides the text.
+        self.space: dict[str, Any] = {}
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether new vectors are stored; known after `find`."""
+        return self._store is not None
 
     @property
     def treatment(self) -> int:
@@ -71,8 +79,19 @@ class VectorCache:
         self._find_pending(self._store, self._long_text_prefix, self.treatment)
         self._record(np.flatnonzero(results.is_cached))
 
-    async def store(self, positions: list[int], rows: Floats, outcome: int = OK) -> None:
-        """Store new vectors in the results, the store and the recording, in a thread."""
+    def find_new(self) -> None:
+        """Look up the texts without an outcome in the vector store once more."""
+        if self._store is not None:
+            self._find_pending(self._store, "", OK)
+
+    async def store(
+        self, positions: list[int], rows: Floats, outcome: int = OK, *, is_synced: bool = False
+    ) -> bool:
+        """
+        Store new vectors in the results, the store and the recording, in a thread.
+
+        Return whether they are in the store; with ``is_synced`` they are on the disk then.
+        """
         prefix = "" if outcome == OK else self._long_text_prefix
         try:
             good = self._results.store(positions, rows, outcome)
@@ -81,10 +100,13 @@ class VectorCache:
                 keys = hash_texts(prefix + self._texts[position] for position in positions)
                 await asyncio.to_thread(self._store.put, keys, rows)
             raise
+        is_stored = self._store is not None
         if self._store is not None:
             keys = hash_texts(prefix + self._texts[position] for position in good)
-            await asyncio.to_thread(self._store.put, keys, self._results.matrix[good])
+            put = partial(self._store.put, is_synced=is_synced)
+            is_stored = await asyncio.to_thread(put, keys, self._results.matrix[good])
         self._record(good)
+        return is_stored
 
     async def _find_store(self) -> VectorStore | None:
         """Open the store for this model; ``None`` if the model's weights cannot be identified."""
@@ -93,10 +115,10 @@ class VectorCache:
             identity = await provider.identity(model)
         except LLMError:  # the call itself will report the error
             return None
-        space: dict[str, Any] = {"provider": provider.name, "model": model, "identity": identity}
+        self.space = {"provider": provider.name, "model": model, "identity": identity}
         if self._options.dimensions:
-            space["dimensions"] = self._options.dimensions
-        return self._session.vectors(space)
+            self.space["dimensions"] = self._options.dimensions
+        return self._session.vectors(self.space)
 
     def _find_pending(self, store: VectorStore, prefix: str, outcome: int) -> None:
         """Look up the texts without an outcome."""

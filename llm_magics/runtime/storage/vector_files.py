@@ -266,10 +266,10 @@ class Writer:
     def _paths(self) -> tuple[Path, Path]:
         return self._keys.with_suffix(".rows"), self._keys
 
-    def append(self, keys: Keys, rows: Floats) -> bool:
+    def append(self, keys: Keys, rows: Floats, *, is_synced: bool = False) -> bool:
         """
         Append ``rows`` with their ``keys``; if the files have changed, return ``False`` without
-        writing.
+        writing. With ``is_synced``, both files are on the disk then.
 
         Raises:
             OSError: they cannot be written; partial writes are undone.
@@ -283,6 +283,8 @@ class Writer:
             if [_state(each) for each in opened] != self._left:
                 return False
             self._write(opened[0], opened[1], keys, rows)
+            if is_synced:
+                os.fsync(opened[1])
             self._left = [_state(each) for each in opened]
         except FileNotFoundError:
             return False

@@ -359,15 +359,19 @@ class VectorStore:
             self._damaged = 0
             warn(msg)
 
-    def put(self, keys: Keys, rows: Floats) -> None:
-        """Store ``rows``; if they cannot be written, warn once and continue."""
+    def put(self, keys: Keys, rows: Floats, *, is_synced: bool = False) -> bool:
+        """
+        Store ``rows``, and return whether they are stored; if they are not, warn once.
+
+        With ``is_synced``, they are on the disk then, and survive a crash of the machine.
+        """
         if not len(keys):
-            return
+            return True
         keys = np.ascontiguousarray(keys, "<u8")
         rows = np.ascontiguousarray(rows, "<f4")
         with self._lock:
             try:
-                self._append(keys, rows)
+                self._append(keys, rows, is_synced)
             except OSError as error:
                 self._writers.pop(rows.shape[1], None)
                 if not self._has_warned:
@@ -376,8 +380,10 @@ class VectorStore:
                         f"Could not store vectors in {self.folder}: {reason_of(error)}. They "
                         "were returned to you, but will be requested again next time."
                     )
+                return False
+        return True
 
-    def _append(self, keys: Keys, rows: Floats) -> None:
+    def _append(self, keys: Keys, rows: Floats, is_synced: bool) -> None:
         wide = rows.shape[1]
         for is_last in [False] * (_TRIES - 1) + [True]:
             try:
@@ -385,7 +391,7 @@ class VectorStore:
                 if writer is None:
                     write_label(self.folder, self._label)
                     writer = self._writers[wide] = Writer(self.folder, wide)
-                if writer.append(keys, rows):
+                if writer.append(keys, rows, is_synced=is_synced):
                     return
                 # Cleared, truncated or replaced by another process: start new files.
                 del self._writers[wide]
