@@ -71,7 +71,7 @@ ORDER = [
     ["dataframes.dask", "dataframes.plot"],
     ["dataframes.search"],
     ["dataframes.prompting"],
-    ["dataframes.answer_columns", "dataframes.batch_job"],
+    ["dataframes.answer_columns"],
     ["dataframes.classify", "dataframes.confidence"],
     [
         "dataframes.embed",

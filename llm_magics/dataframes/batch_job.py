@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from llm_magics._async.bridge import bridge
 from llm_magics._util.text import format_usd, pluralize
@@ -15,7 +15,9 @@ from llm_magics.runtime.jobs.control import cancel_job, look_at_jobs
 from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
-    from llm_magics.dataframes.prompt_run import RowPromptRun
+    import numpy as np
+    from numpy.typing import NDArray
+
     from llm_magics.runtime.storage.job_journal import JobRecord
 
 
@@ -38,6 +40,28 @@ class BatchStatus:
     cost_usd: float | None
 
 
+class Run(Protocol):
+    """
+    The run of a call over rows.
+
+    Attributes:
+        call: the requests: ``job_ids``, ``pending`` and ``wait_for``.
+    """
+
+    call: Any
+
+    @property
+    def codes(self) -> Sequence[int] | NDArray[Any]:
+        """The number of the request of each row."""
+
+    @property
+    def is_answered(self) -> NDArray[np.bool_]:
+        """Whether each row has a result."""
+
+    def ask(self) -> BaseException | None:
+        """Send the requests; return the error that ended the run, if any."""
+
+
 class BatchJob:
     """
     The batch jobs of a call that did not wait for them.
@@ -45,7 +69,7 @@ class BatchJob:
     They go on without this object: the same call with ``wait=True`` finds them, in any kernel.
     """
 
-    def __init__(self, run: RowPromptRun, write: Callable[[BaseException | None], Any]) -> None:
+    def __init__(self, run: Run, write: Callable[[BaseException | None], Any]) -> None:
         self._run = run
         self._write = write
 
@@ -137,7 +161,7 @@ class BatchJob:
         )
 
 
-def stopped_waiting(run: RowPromptRun, jobs: list[str], partial: Any) -> Interrupted:
+def stopped_waiting(run: Run, jobs: list[str], partial: Any) -> Interrupted:
     """Return the error for an interrupt while jobs are under way."""
     done = int(run.is_answered.sum())
     names = ", ".join(jobs)

@@ -1,5 +1,5 @@
 """
-One embedding of rows: what is sent for them, and what came back.
+One embedding of rows: the call with their distinct texts, and its result.
 
 Missing and empty texts are never sent: they have no meaning to embed, and some services refuse
 an entire batch that contains one. Equal texts are sent once. Texts whose vectors are cached are not

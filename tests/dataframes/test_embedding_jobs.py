@@ -14,8 +14,6 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.batch_job import BatchJob
-from llm_magics.runtime.jobs import clock
-from llm_magics.runtime.session import session
 from tests.support.batch_answers import openai_answer
 from tests.support.batch_fakes import Answer, Request
 from tests.support.embedding_batches import MODEL, World, batch_price, embedding_world
@@ -123,16 +121,22 @@ def test_an_interrupt_stops_the_waiting_alone(
     world: World, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the job, and the next call reads it."""
-    sleep = clock.Clock.sleep
 
-    async def stop(self: clock.Clock, seconds: float) -> None:
-        raise KeyboardInterrupt
+    def finish(runner: Any) -> None:
+        for _ in runner._events:
+            if world.fake.jobs:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(clock.Clock, "sleep", stop)
-    with pytest.raises(errors.Interrupted, match="The batch job .* goes on") as caught:
-        frame.llm.embed("text", model=MODEL, batch=True)
-    assert "%llm jobs cancel" in (caught.value.hint or "")
-    monkeypatch.setattr(clock.Clock, "sleep", sleep)
+    for call in (
+        lambda: frame.llm.embed("text", model=MODEL, batch=True),
+        lambda: lm.embed(TEXTS, MODEL, batch=True),
+    ):
+        with monkeypatch.context() as patched:
+            patched.setattr("llm_magics._async.sync.SyncRunner.finish", finish)
+            with pytest.raises(errors.Interrupted, match=r"The batch job \w+ goes on") as caught:
+                call()
+        assert "%llm jobs cancel" in (caught.value.hint or "")
+        assert "0 of 5 rows are embedded" in str(caught.value)
     frame.llm.embed("text", model=MODEL, batch=True)
     check(frame["vector"])
     assert world.sent() == ["a fox", "a hen"]
@@ -200,12 +204,9 @@ def test_the_magics_embed_in_jobs(
 def test_an_expensive_job_needs_a_confirmation(world: World, frame: pd.DataFrame) -> None:
     """At the price of jobs, without what is stored or in a job."""
     lm.config.prices = {MODEL: {"input_usd": 1e6}}
-    usual = session.config.confirm_above_usd
-    lm.config.confirm_above_usd = 1.0
     with pytest.raises(errors.UsageError, match=r"Nothing was sent") as caught:
         frame.llm.embed("text", model=MODEL, batch=True)
     assert "2 texts" in str(caught.value)
     frame.llm.embed("text", model=MODEL, batch=True, wait=False, yes=True)
     frame.llm.embed("text", model=MODEL, batch=True)
     check(frame["vector"])
-    assert usual == 1.0

@@ -50,7 +50,7 @@ class VectorCache:
         self._options = options
         self._results = results
         self._store: VectorStore | None = None
-        # What the vectors depend on besides the text.
+        # What the vectors depend on in addition to the text.
         self.space: dict[str, Any] = {}
 
     @property

@@ -36,6 +36,7 @@ from llm_magics.runtime.embedding.request import Sender, embed_mean_of_parts
 from llm_magics.runtime.embedding.results import OK, EmbeddingResults, EmbedOptions
 from llm_magics.runtime.embedding.vector_cache import VectorCache
 from llm_magics.runtime.jobs.run import JobRun
+from llm_magics.runtime.jobs.spending import settle
 from llm_magics.runtime.jobs.work import Accepted, JobOptions, Kind
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.response import Response
@@ -86,6 +87,7 @@ class EmbeddingWork:
         self.accepted = 0
         self.usage = Usage()
         self.cost_usd: float | None = 0.0
+        self._spent_usd = 0.0
 
     def key(self, number: int) -> bytes:
         """Return a digest of the text and of everything else that determines its vector."""
@@ -159,8 +161,7 @@ class EmbeddingWork:
             )
             hint = "The model does not support this number of dimensions; remove dimensions."
             raise UnsupportedError(msg, hint=hint, provider=self.route.provider.name)
-        # A vector in the store is found by the next call, so it must be there before the journal
-        # says so.
+        # The journal records next that the vector is stored, so it must be on the disk.
         if not await self._cache.store(numbers, rows, is_synced=True):
             msg = "The vectors could not be stored."
             hint = "Free some space, or change the setting vectors, and run it again to read them again."
@@ -173,9 +174,15 @@ class EmbeddingWork:
         provider, model = self.route.provider, self.route.model
         cost_usd = pricing.cost_usd(self._config, provider, model, usage)
         self.usage = add_usage(self.usage, usage)
+        self._spent_usd += cost_usd or 0.0
         known = self.cost_usd is not None and cost_usd is not None
         self.cost_usd = (self.cost_usd or 0.0) + (cost_usd or 0.0) if known else None
         return Accepted(error=error, cost_usd=cost_usd, usage=usage)
+
+    def take_spent(self) -> float:
+        """Return the known cost since the last call of this method."""
+        spent_usd, self._spent_usd = self._spent_usd, 0.0
+        return spent_usd
 
 
 class EmbeddingJobs(EmbeddingCall):
@@ -297,7 +304,7 @@ class EmbeddingJobs(EmbeddingCall):
 
     async def _submitted(self, work: EmbeddingWork) -> AsyncGenerator[Progress, None]:
         run = JobRun(self._session, work, self._missing(work), self.options)
-        budget, estimate_usd, spent_usd = self._session.budget, None, work.cost_usd
+        budget, estimate_usd = self._session.budget, None
         if budget.limit_usd is not None:
             estimate_usd = self._estimated(work.route, (await run.plan()).free).cost_usd
         try:
@@ -307,10 +314,15 @@ class EmbeddingJobs(EmbeddingCall):
                         async for progress in steps:
                             yield progress
                 finally:
-                    if spent_usd is not None and work.cost_usd is not None:
-                        hold.spent_usd = work.cost_usd - spent_usd
+                    hold.spent_usd = 0.0
+                    self.job_ids = list(dict.fromkeys([*self.job_ids, *run.job_ids]))
+                    settle(
+                        self._session,
+                        self.job_ids,
+                        spent_usd=work.take_spent(),
+                        estimate_usd=estimate_usd or 0.0,
+                    )
         finally:
-            self.job_ids = list(dict.fromkeys([*self.job_ids, *run.job_ids]))
             for number, error in run.errors.items():
                 self.results.fail(number, error)
         assert self._cache is not None

@@ -22,6 +22,7 @@ from llm_magics.runtime.batch import BatchCall, BatchEstimate, attachment_counts
 from llm_magics.runtime.delivery import Deliveries
 from llm_magics.runtime.jobs.prompts import HELD, LIVE, PENDING, RECORDED, STORED, PromptWork
 from llm_magics.runtime.jobs.run import JobRun
+from llm_magics.runtime.jobs.spending import settle
 from llm_magics.runtime.jobs.work import JobOptions
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
@@ -225,7 +226,12 @@ class PromptJobs:
                 finally:
                     hold.spent_usd = 0.0
                     self.job_ids = list(dict.fromkeys([*self.job_ids, *run.job_ids]))
-                    self._settle(work, estimate.known_usd)
+                    settle(
+                        self._session,
+                        self.job_ids,
+                        spent_usd=work.take_spent(),
+                        estimate_usd=estimate.known_usd,
+                    )
         except LLMError as error:
             ending = redact(f"{type(error).__name__}: {error}")
             raise
@@ -233,15 +239,6 @@ class PromptJobs:
             self.errors |= run.errors
             if work.accepted > accepted or ending:
                 self._log(work, started, ending)
-
-    def _settle(self, work: PromptWork, estimate_usd: float) -> None:
-        """Count the cost of accepted results, and reserve the estimate of jobs under way."""
-        budget, journal = self._session.budget, self._session.journal
-        records = {each.id: each for each in journal.jobs() if each.id in self.job_ids}
-        active = [name for name, each in records.items() if each.is_active]
-        budget.settle([name for name in self.job_ids if name not in active], work.take_spent())
-        if active and estimate_usd:
-            budget.promise(active, estimate_usd)
 
     async def _collect(self, work: PromptWork) -> None:
         """Find the answers that another kernel has stored meanwhile."""

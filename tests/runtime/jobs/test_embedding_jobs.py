@@ -229,7 +229,7 @@ def test_a_budget_is_checked_before_anything_is_submitted(world: World) -> None:
 
 
 def test_vectors_must_be_stored(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the disk before the journal says so; a full disk is an error, and the job is read again."""
+    """On the disk before the journal records it; a full disk is an error, and the job is read again."""
     synced: list[str] = []
     fsync = os.fsync
 
