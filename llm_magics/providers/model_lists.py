@@ -26,13 +26,13 @@ _MAX_PAGES = 1000
 
 def check_page_count(count: int, provider: str) -> None:
     """
-    Check that the list of models of ``provider`` may have more than ``count`` pages.
+    Check that a list of ``provider`` may have more than ``count`` pages.
 
     Raises:
         ProviderError: it is too long.
     """
     if count >= _MAX_PAGES:
-        msg = f"{provider} lists more than {_MAX_PAGES} pages of models."
+        msg = f"{provider} lists more than {_MAX_PAGES} pages of one list."
         raise ProviderError(msg, hint="Check the provider's base_url.", provider=provider)
 
 

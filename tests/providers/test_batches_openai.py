@@ -13,12 +13,13 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.providers import model_lists
 from llm_magics.providers.batches import azure
 from llm_magics.providers.batches.offline import chat_chunks_of, chat_request_of
 from llm_magics.providers.batches.service import BatchService, JobStatus
 from llm_magics.providers.openai import OpenAIProvider
 from tests.support.batch_answers import answer_to, tokens_in
-from tests.support.batch_fakes import Answer, Request
+from tests.support.batch_fakes import Answer, Fault, Request
 from tests.support.batch_files import CHAT, EMBEDDING
 from tests.support.batch_services import (
     KEY,
@@ -32,7 +33,7 @@ from tests.support.batch_services import (
     written,
 )
 from tests.support.fake_openai_batches import FakeBatches
-from tests.support.serving import as_json
+from tests.support.serving import Asked, as_json
 
 HI = [ChatMessage("user", "hi")]
 PARAMETERS = ModelParameters()
@@ -273,6 +274,23 @@ def test_a_page_that_names_itself_as_the_next_ends_the_list() -> None:
         assert [status.id for status in listed] == ["b1", "b2"]
         queries = [asked.path.partition("?")[2] for asked in one.fake.asked]
     assert queries == ["", "cursor=c1", "cursor=c2"]
+
+
+@pytest.mark.parametrize("name", ["groq", "mistral"])
+def test_a_list_without_an_end_is_an_error(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that always has another page would be asked forever."""
+    monkeypatch.setattr(model_lists, "_MAX_PAGES", 5)
+    with running(name) as one:
+
+        def page(asked: Asked) -> Fault:
+            count = len(one.fake.asked)
+            listed = {"data": [{**BATCH, "status": "RUNNING"}], "total": 10**9}
+            return Fault(says=as_json({**listed, "paging": {"next_cursor": f"c{count}"}}))
+
+        one.fake.fails = page
+        with pytest.raises(errors.ProviderError, match="more than 5 pages"):
+            one.run(lambda service: recent(service, one.now()))
+        assert len(one.fake.asked) == 5
 
 
 def test_a_job_without_a_time_is_listed(one: Running) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
-from llm_magics.providers import is_service
+from llm_magics.providers import batches, is_service
+from llm_magics.providers.batches.service import BatchService
 from llm_magics.providers.services import Service, read_file, services
 from llm_magics.wire.thinking import DIALECTS, EFFORT
 from tests.support.docstrings import table
@@ -36,12 +39,23 @@ def service_parts() -> list[str]:
             "A parameter that a service refuses is left out, with a warning; `tools` and "
             "`dimensions` raise an error instead. *Thinking* is the "
             "parameter by which `--reasoning` is sent. *Models* says whether `%llm models NAME` "
-            "lists the models. *Prices* are those of the extra `prices`. *Batch jobs* cost less and "
-            "take up to a day."
+            "lists the models. *Prices* are those of the extra `prices`. *Batch jobs* are "
+            "described below."
         ),
         table(
             ["name", "capabilities", "refuses", "thinking", "models", "prices", "batch jobs"],
             [_support_row(name, facts) for name, facts in files.items()],
+        ),
+        "## Batch jobs",
+        (
+            "What one job may contain, and for how many days the service stores its results; a "
+            "dash means that it is not documented, or not limited. Larger work is split into several "
+            "jobs. An answer in a job is not streamed, and may take a day or longer. The sources are in "
+            "the modules of `llm_magics.providers.batches`."
+        ),
+        table(
+            ["name", "requests of", "requests", "MB", "jobs at once", "days of results"],
+            [_batch_row(name, kind) for name, kind in batch_services().items()],
         ),
         "## Addresses",
         "The names in braces are the parts of the address in the first table.",
@@ -52,6 +66,29 @@ def service_parts() -> list[str]:
             "that the documentation does not state."
         ),
         "\n".join(_sources(name, facts) for name, facts in files.items()),
+    ]
+
+
+def batch_services() -> dict[str, type[BatchService]]:
+    """The class for the batch API of each service."""
+    package = "llm_magics.providers.batches"
+    modules = {
+        name: import_module(f"{package}.{name}") for _, name, _ in iter_modules(batches.__path__)
+    }
+    return {name: module.Batches for name, module in modules.items() if hasattr(module, "Batches")}
+
+
+def _batch_row(name: str, kind: type[BatchService]) -> list[str]:
+    limits = kind.limits
+    own = kind.embedding_request is not BatchService.embedding_request
+    embeds = "/embeddings" in kind.paths if kind.paths else own
+    return [
+        f"`{name}`",
+        "chat, embeddings" if embeds else "chat",
+        f"{limits.requests:,}",
+        f"{limits.bytes / 1e6:,.0f}",
+        f"{limits.jobs:,}" if limits.jobs else "–",
+        str(limits.retention_days or "–"),
     ]
 
 

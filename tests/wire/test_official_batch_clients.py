@@ -101,7 +101,9 @@ def _groq_client(url: str) -> Any:
 
 
 def _together_client(url: str) -> Any:
-    return together.Together(base_url=f"{url}/v1", api_key=KEY, max_retries=0)
+    # From 3.0 on, the version of the API is in its paths.
+    address = url if int(together.__version__.partition(".")[0]) >= 3 else f"{url}/v1"
+    return together.Together(base_url=address, api_key=KEY, max_retries=0)
 
 
 def _mistral_client(url: str) -> Any:

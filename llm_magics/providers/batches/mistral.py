@@ -15,6 +15,7 @@ from typing import Any
 
 from llm_magics.providers.batches import openai
 from llm_magics.providers.batches.service import BatchLimits, JobState, JobStatus, Submission
+from llm_magics.providers.model_lists import check_page_count
 from llm_magics.wire.mistral_jobs import (
     JOBS,
     Job,
@@ -66,6 +67,7 @@ class Batches(openai.Batches):
         oldest = since - timedelta(seconds=1)  # times of creation are whole seconds
         page = read = 0
         while True:
+            check_page_count(page, self.provider.name)
             said = await self._request("GET", list_path(page, oldest))
             with self.provider._reading():
                 jobs, total = parse_page(said)

@@ -27,6 +27,7 @@ from llm_magics.providers.batches.service import (
     Submission,
 )
 from llm_magics.providers.batches.transfers import download_results, without_deadline
+from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.openai_compatible import OpenAICompatibleProvider
 from llm_magics.usage import Usage
 from llm_magics.wire.openai_batches import (
@@ -120,8 +121,9 @@ class Batches(BatchService):
 
     async def recent(self, since: datetime) -> AsyncGenerator[JobStatus, None]:
         oldest = since - timedelta(seconds=1)  # times of creation are whole seconds
-        query = dict(self.first_page)
+        query, count = dict(self.first_page), 0
         while True:
+            check_page_count(count, self.provider.name)
             said = await self._request("GET", list_path(query))
             with self.provider._reading():
                 page, position = parse_page(said)
@@ -132,7 +134,7 @@ class Batches(BatchService):
             is_past = self.is_latest_first and not fresh
             if not position or is_past or following == query:
                 return
-            query = following
+            query, count = following, count + 1
 
     async def _mark(self, batch: Batch) -> str | None:
         """Return our identifier of a job in the list."""
