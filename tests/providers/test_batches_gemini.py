@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import struct
 from collections.abc import Callable, Coroutine, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,7 +29,8 @@ from llm_magics.errors import (
 from llm_magics.providers import create_provider
 from llm_magics.providers.batches import offline
 from llm_magics.providers.batches.gemini import Batches
-from llm_magics.providers.batches.service import BatchResult, BatchService, JobStatus
+from llm_magics.providers.batches.service import BatchResult, BatchService, JobStatus, Submission
+from llm_magics.usage import Usage
 from llm_magics.wire import gemini_batches as wire
 from tests.support.batch_answers import answer_to
 from tests.support.batch_fakes import Answer
@@ -38,9 +41,10 @@ from tests.support.batch_services import (
     results_of,
     running,
     submitted,
+    uploaded,
     written,
 )
-from tests.support.fake_gemini import CHAT, camel, quota, refusal
+from tests.support.fake_gemini import CHAT, EMBED, FakeGemini, camel, quota, refusal
 from tests.support.fake_gemini_batches import FakeGeminiBatches
 from tests.support.serving import Asked, Says, as_json, serving
 
@@ -416,6 +420,60 @@ def test_the_fake_refuses_what_the_service_refuses(files: Running, body: Any, wo
     with pytest.raises(ProviderError, match=words) as caught:
         files.run(use)
     assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("dimensions", [None, 3])
+def test_vectors_of_a_job_equal_those_of_live_calls(
+    one: Running, tmp_path: Path, dimensions: int | None
+) -> None:
+    """Shortened ones are normalised as live ones are; the tokens are counted."""
+    texts = ["one", "two é", "three"]
+    lines = tmp_path / "lines.jsonl"
+
+    async def use(service: BatchService) -> list[tuple[list[float], Usage]]:
+        requests = [service.embedding_request(text, EMBED, dimensions) for text in texts]
+        lines.write_bytes(
+            b"".join(
+                service.encode(f"{MARK}-{number}", each.path, each.body) + b"\n"
+                for number, each in enumerate(requests)
+            )
+        )
+        (path,) = {each.path for each in requests}
+        submission = Submission(mark=MARK, path=path, model=EMBED, lines=lines, count=3)
+        submission = await uploaded(service, submission)
+        job = await service.create(submission)
+        one.fake.clock.advance(200)
+        results = await results_of(service, job.id)
+        bodies = [results[f"{MARK}-{number}"].body for number in range(3)]
+        return [service.parse_vector(body) for body in bodies if body is not None]
+
+    async def live(url: str) -> list[list[float]]:
+        async with create_provider("gemini", base_url=url, api_key=KEY) as provider:
+            if dimensions is None:
+                return await provider.generate_embeddings(texts, EMBED)
+            packed = await provider.generate_shortened(texts, EMBED, dimensions)
+            flat = struct.unpack(f"<{len(packed.data) // 4}f", packed.data)
+            size = packed.dimensions
+            return [list(flat[at : at + size]) for at in range(0, len(flat), size)]
+
+    vectors = one.run(use)
+    with serving(FakeGemini()) as server:
+        expected = asyncio.run(live(server.url))
+    assert [vector for vector, _ in vectors] == [pytest.approx(each) for each in expected]
+    assert all((usage.input_tokens or 0) > 0 for _, usage in vectors)
+
+
+@pytest.mark.parametrize(
+    "body", [{}, {"embedding": {}}, {"embedding": None}, {"embedding": {"values": "a"}}]
+)
+def test_a_result_without_a_vector_is_an_error(files: Running, body: Any) -> None:
+    """It is an error of its row."""
+
+    async def use(service: BatchService) -> None:
+        service.parse_vector(body)
+
+    with pytest.raises(ProviderError, match="invalid response"):
+        files.run(use)
 
 
 def test_a_full_queue_is_a_rate_limit(one: Running, tmp_path: Path) -> None:

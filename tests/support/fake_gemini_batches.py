@@ -3,8 +3,8 @@ The batch API of the Gemini API and its files, without models, as they are docum
 
 Sources (November 2026): https://ai.google.dev/gemini-api/docs/batch-api, https://ai.google.dev/api/
 batch-api and /files, google-genai 3.6.1, and answers of the service in public issues
-(flachesis/gemini-rust#13). The documents do not tell whether a cancelled job has results; here it
-has none, unless ``keeps_cancelled``.
+(flachesis/gemini-rust#13). A cancelled operation has an error in place of a response, so that it
+has no results.
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ from tests.support.serving import Asked, Says, as_json
 
 _STATES = {"waiting": "PENDING", "running": "RUNNING", "cancelling": "RUNNING"}
 _OUTCOMES = {"completed": "SUCCEEDED", "failed": "FAILED", "expired": "EXPIRED", "cancelled": "CANCELLED"}  # fmt: skip
+# The live methods of those for jobs, and the messages that create them.
+_METHODS = {
+    "batchGenerateContent": ("generateContent", "create"),
+    "asyncBatchEmbedContent": ("embedContent", "create embeddings"),
+}
 _PACKAGE = "type.googleapis.com/google.ai.generativelanguage.v1main"
 
 
@@ -66,10 +71,11 @@ def moment(seconds: float) -> str:
     return text.replace("+00:00", "218Z")
 
 
-def line_of(line: bytes, path: str) -> Request:
+def line_of(line: bytes, path: str, kind: str) -> Request:
     """The request in a line of a file."""
     value = json.loads(line)
-    return Request(str(value["key"]), path, documented(value["request"], "request"))
+    body = documented(value["request"], "request" if kind == "create" else "embedding")
+    return Request(str(value["key"]), path, body)
 
 
 def wrong_batch(batch: dict[str, Any]) -> str | None:
@@ -92,13 +98,12 @@ class FakeGeminiBatches(BatchFake):
     Attributes:
         files: the uploaded files, by name.
         most_bytes: the largest body of a request.
-        keeps_cancelled: whether a cancelled job has results.
         upload_host: the host of uploads; by default the one that was asked.
     """
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.most_bytes, self.keeps_cancelled = 20 << 20, False
+        self.most_bytes = 20 << 20
         self.upload_host = ""
         self._models = FakeGemini()
 
@@ -120,7 +125,7 @@ class FakeGeminiBatches(BatchFake):
         query = {name: values[-1] for name, values in parse_qs(parts.query).items()}
         assert "key" not in query, "the key is in the address"
         for pattern, act in (
-            (r"/v1beta/models/([^/:]+):batchGenerateContent", self.create),
+            (r"/v1beta/models/([^/:]+:(?:batchGenerate|asyncBatchEmbed)Content)", self.create),
             (r"/v1beta/(batches)", self.list),
             (r"/v1beta/(batches/[^/:]+(?::cancel)?)", self.one),
             (r"/upload/v1beta/(files)", self.upload),
@@ -133,19 +138,21 @@ class FakeGeminiBatches(BatchFake):
 
     def create(self, asked: Asked, account: str, query: dict[str, str], model: str) -> Says:
         """A job of inline requests, or of the requests in a file."""
-        if (refused := self.refused(asked, query, model)) is not None:
+        model, _, method = model.partition(":")
+        live, kind = _METHODS[method]
+        if (refused := self.refused(asked, query, model, live, kind)) is not None:
             return refused
-        batch = documented(asked.json(), "create")["batch"]
+        batch = documented(asked.json(), kind)["batch"]
         source = batch["inputConfig"]
         facts = {"name": batch["displayName"], "model": model, "file": source.get("fileName", "")}
         fate, requests = self.fate, []
-        path = f"/models/{model}:generateContent"
+        path = f"/models/{model}:{live}"
         if facts["file"]:
             file = self.known_file(facts["file"], account)
             if file is None:
                 return no_file(facts["file"])
             try:
-                requests = [line_of(line, path) for line in file.content.splitlines()]
+                requests = [line_of(line, path, kind) for line in file.content.splitlines()]
             except (ValueError, KeyError, TypeError) as error:
                 self.change_fate(invalid=f"Failed to parse the input file: {error}")
         else:
@@ -156,20 +163,22 @@ class FakeGeminiBatches(BatchFake):
         self.fate = fate
         return as_json(self.operation(job, is_listed=False))
 
-    def refused(self, asked: Asked, query: dict[str, str], model: str) -> Says | None:
+    def refused(
+        self, asked: Asked, query: dict[str, str], model: str, live: str, kind: str
+    ) -> Says | None:
         """What is wrong with the creation of a job, if anything."""
-        if "generateContent" not in MODELS.get(model, ((), False))[0]:
-            message = f"models/{model} is not found for API version v1beta, or is not supported for batchGenerateContent."
+        if live not in MODELS.get(model, ((), False))[0]:
+            message = f"models/{model} is not found for API version v1beta, or is not supported for jobs of {live}."
             return refusal("NOT_FOUND", message, 404)
         if len(asked.body) > self.most_bytes:
             return invalid(f"Request payload size exceeds the limit: {self.most_bytes} bytes.")
         try:
-            body = documented(asked.json(), "create")
+            body = documented(asked.json(), kind)
         except ValueError:
             return invalid("Invalid JSON payload received.")
         if query or asked.method != "POST":
             return invalid(f"Invalid request: {asked.method} {sorted(query)}")
-        wrong = next(unknown_names(body, "create"), None) or wrong_batch(body.get("batch", {}))
+        wrong = next(unknown_names(body, kind), None) or wrong_batch(body.get("batch", {}))
         return None if wrong is None else invalid(wrong)
 
     def list(self, asked: Asked, account: str, query: dict[str, str], _: str) -> Says:
@@ -240,9 +249,10 @@ class FakeGeminiBatches(BatchFake):
             return operation
         operation["done"] = True
         metadata["endTime"] = moment(job.ended_at)
-        if job.outcome in ("failed", "expired"):
-            message = job.fate.invalid or "The batch has expired."
-            operation["error"] = {"code": 9 if job.outcome == "failed" else 4, "message": message}
+        if job.outcome != "completed":
+            message = job.fate.invalid or f"The batch was {job.outcome}."
+            code = {"failed": 9, "expired": 4, "cancelled": 1}[job.outcome]
+            operation["error"] = {"code": code, "message": message}
         elif rows:
             output: dict[str, Any] = {}
             if job.facts["file"]:
@@ -259,10 +269,8 @@ class FakeGeminiBatches(BatchFake):
 
     def rows(self, job: Job) -> list[dict[str, Any]]:
         """The results of an ended job, in the order of its requests."""
-        has_rows = job.outcome == "completed" or (
-            job.outcome == "cancelled" and self.keeps_cancelled
-        )
-        return [self.row(each) for each in job.done(self.clock())] if has_rows else []
+        done = job.done(self.clock()) if job.outcome == "completed" else []
+        return [self.row(each) for each in done]
 
     def row(self, request: Request) -> dict[str, Any]:
         """One result."""
@@ -342,8 +350,10 @@ class FakeGeminiBatches(BatchFake):
         return Says([b"".join(lines)], 200, "application/octet-stream")
 
     def usual_answer(self, request: Request) -> Answer:
-        model = request.path.removeprefix("/models/").partition(":")[0]
+        model, _, live = request.path.removeprefix("/models/").partition(":")
         body = request.body
+        if live == "embedContent":
+            return self.vector(body, model)
         if (wrong := self.wrong(body, model)) is not None:
             return Answer({"code": 3, "message": wrong}, 400)
         content = {"content": body["contents"][-1]["parts"]}
@@ -351,6 +361,14 @@ class FakeGeminiBatches(BatchFake):
         text = text_of({"messages": [content]}, schema)
         chunks = framed([[{"text": text}]], "STOP", model, tokens=tokens_in(text), thoughts=0)
         return Answer(joined(chunks))
+
+    def vector(self, body: dict[str, Any], model: str) -> Answer:
+        """The vector of one text, as a live call has it."""
+        says = self._models.vectors({"requests": [body]}, model)
+        said = json.loads(says.pieces[0])
+        if says.status != 200:
+            return Answer({"code": 3, "message": said["error"]["message"]}, 400)
+        return Answer({"embedding": said["embeddings"][0], "usageMetadata": said["usageMetadata"]})
 
     def wrong(self, body: dict[str, Any], model: str) -> str | None:
         """What is wrong with one request."""

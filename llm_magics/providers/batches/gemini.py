@@ -8,6 +8,7 @@ identifier is the job's display name, which the list contains.
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from llm_magics.errors import ProviderError, ResultsGoneError
+from llm_magics.providers.batches.offline import LiveRequest
 from llm_magics.providers.batches.service import (
     BatchLimits,
     BatchResult,
@@ -27,8 +29,11 @@ from llm_magics.providers.batches.service import (
 from llm_magics.providers.batches.transfers import download_results, file_body, without_deadline
 from llm_magics.providers.gemini import GeminiProvider
 from llm_magics.providers.model_lists import check_page_count
+from llm_magics.usage import Usage
 from llm_magics.wire import gemini_batches as wire
 from llm_magics.wire.decoders import DECODING_ERRORS
+from llm_magics.wire.gemini import build_embedding_request
+from llm_magics.wire.gemini_answers import parse_embeddings
 
 _PAGE = 100
 
@@ -40,6 +45,12 @@ _STATES: dict[str, JobState] = {
     "QUEUED": "waiting",
     "CANCELLING": "cancelling",
 }
+
+# The methods for jobs of live methods other than those for chats.
+_METHODS = {"embedContent": "asyncBatchEmbedContent"}
+
+# Vectors whose length differs from 1 by more are shortened ones, which live calls normalise.
+_UNNORMALISED = 0.001
 
 # The statuses for a file that does not exist: the Files API answers 403 in place of 404.
 _MISSING = frozenset({403, 404})
@@ -91,7 +102,8 @@ class Batches(BatchService):
             body = wire.build_batch(submission.mark, file=submission.input_id)
         else:
             body = wire.build_batch(submission.mark, lines=_lines(submission.lines))
-        path = f"{submission.path.partition(':')[0]}:batchGenerateContent"
+        resource, _, live = submission.path.partition(":")
+        path = f"{resource}:{_METHODS.get(live, 'batchGenerateContent')}"
         return self._status(await self._patient._object("POST", path, body, submission.model))
 
     async def recent(self, since: datetime) -> AsyncGenerator[JobStatus, None]:
@@ -159,6 +171,24 @@ class Batches(BatchService):
             is_refusal = error.status is not None and 400 <= error.status < 500
             if not is_refusal or (await self.retrieve(job_id)).state != "ended":
                 raise
+
+    def embedding_request(self, text: str, model: str, dimensions: int | None) -> LiveRequest:
+        model = self.provider.bare(model)
+        (request,) = build_embedding_request([text], model, dimensions)["requests"]
+        return LiveRequest(self.provider._path(model, "embedContent"), request)
+
+    def parse_vector(self, body: Mapping[str, Any]) -> tuple[list[float], Usage]:
+        with self.provider._reading():
+            vectors = parse_embeddings({**body, "embeddings": [body["embedding"]]})
+            vector = vectors[0]
+            if not vector or math.isnan(vector[0]):
+                msg = "a vector without numbers"
+                raise ValueError(msg)
+        # gemini-embedding-001 normalises only its full vectors.
+        length = math.sqrt(sum(value * value for value in vector))
+        if length and abs(length - 1) > _UNNORMALISED:
+            vector = [value / length for value in vector]
+        return vector, vectors.usage or Usage()
 
     async def discard(self, input_id: str) -> None:
         try:

@@ -185,11 +185,11 @@ class BatchService(ABC):
 
     def embedding_request(self, text: str, model: str, dimensions: int | None) -> LiveRequest:
         """Return the live request for the vector of one text."""
-        self.provider._cannot("embed in batch jobs", "openai, mistral, openrouter")
+        self.provider._cannot("embed in batch jobs", "openai, gemini, mistral, openrouter")
 
     def parse_vector(self, body: Mapping[str, Any]) -> tuple[list[float], Usage]:
         """Return the vector in the body of a result, and the tokens that it used."""
-        self.provider._cannot("embed in batch jobs", "openai, mistral, openrouter")
+        self.provider._cannot("embed in batch jobs", "openai, gemini, mistral, openrouter")
 
     async def discard(self, input_id: str) -> None:  # noqa: B027 (many need no file)
         """Delete an uploaded file that no job uses; a missing one is not an error."""
