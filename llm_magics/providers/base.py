@@ -249,10 +249,8 @@ class BaseModelProvider(ABC):
 
     def batch_service(self) -> BatchService:
         """Return the service's API for jobs of many requests."""
-        self._cannot(
-            "run batch jobs",
-            "openai, azure, anthropic, gemini, mistral, groq, together, openrouter",
-        )
+        others = "openai, azure, anthropic, gemini, mistral, groq, together, openrouter"
+        self._cannot("run batch jobs", others)
 
     async def close(self) -> None:  # noqa: B027 (most have nothing to close)
         """Release all resources. A closed provider can be used again."""
