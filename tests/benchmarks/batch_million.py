@@ -72,20 +72,26 @@ def reset_peak() -> None:
 
 
 class ReadMeter:
-    """CPU and wall time of reading the results of all jobs."""
+    """CPU and wall time while the results of any job are read."""
 
     def __init__(self) -> None:
         self.cpu_s = self.wall_s = 0.0
-        self._read = Driver.read
-        meter = self
+        self._reading = 0
+        read, meter = Driver.read, self
 
         async def timed(self: Driver) -> None:
-            cpu_s, wall_s = time.process_time(), time.perf_counter()
-            await meter._read(self)
-            meter.cpu_s += time.process_time() - cpu_s
-            meter.wall_s += time.perf_counter() - wall_s
+            meter._count(1)
+            await read(self)
+            meter._count(-1)
 
         Driver.read = timed  # type: ignore[method-assign]
+
+    def _count(self, change: int) -> None:
+        """Add the time before the first reader begins, and subtract it after the last one ends."""
+        self._reading += change
+        if self._reading == max(0, change):
+            self.cpu_s -= change * time.process_time()
+            self.wall_s -= change * time.perf_counter()
 
 
 def bare_cpu_s(lines: list[bytes]) -> float:
