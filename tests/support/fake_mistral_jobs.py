@@ -112,7 +112,8 @@ class FakeJobs(FilesFake):
             if job.account == account and job.phase(self.clock()) != "ended"
         )
         if pending + len(requests) > self.max_pending:
-            raise self.refused("3010", "Too many pending requests in the workspace.", 402)
+            # Which status it sends is not documented.
+            raise self.refused("3010", "Too many pending requests in the workspace.", 429)
         job = self.add_job(self.new_id(""), account, requests, **body, errors=errors)
         fate = replace(job.fate, expires_s=body.get("timeout_hours", 24) * 3600.0)
         job.fate = replace(fate, invalid=errors[0]["code"]) if errors else fate

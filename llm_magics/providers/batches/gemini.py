@@ -26,7 +26,12 @@ from llm_magics.providers.batches.service import (
     JobStatus,
     Submission,
 )
-from llm_magics.providers.batches.transfers import download_results, file_body, without_deadline
+from llm_magics.providers.batches.transfers import (
+    INVALID_RESULTS,
+    download_results,
+    file_body,
+    without_deadline,
+)
 from llm_magics.providers.gemini import GeminiProvider
 from llm_magics.providers.model_lists import check_page_count
 from llm_magics.usage import Usage
@@ -161,7 +166,7 @@ class Batches(BatchService):
             raise self._gone(job_id)
         if damaged:
             msg = f"{self.provider.name} sent {damaged} results that are not results."
-            raise ProviderError(msg, provider=self.provider.name, code="invalid_results")
+            raise ProviderError(msg, provider=self.provider.name, code=INVALID_RESULTS)
 
     async def cancel(self, job_id: str) -> None:
         try:

@@ -19,6 +19,9 @@ from llm_magics.wire.decoders import DECODING_ERRORS
 
 P = TypeVar("P", bound=RemoteProvider)
 
+# The code of the error for results that cannot be read.
+INVALID_RESULTS = "invalid_results"
+
 _BLOCK = 1 << 20
 
 _PORTS = {"http": 80, "https": 443}
@@ -150,4 +153,4 @@ async def download_results(
             yield result
     if damaged:
         msg = f"{provider.name} sent lines that are not results: {'; '.join(damaged)}."
-        raise ProviderError(msg, provider=provider.name, code="invalid_results", retryable=True)
+        raise ProviderError(msg, provider=provider.name, code=INVALID_RESULTS, retryable=True)

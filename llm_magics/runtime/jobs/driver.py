@@ -36,6 +36,7 @@ from llm_magics.providers.batches.service import (
     JobStatus,
     Submission,
 )
+from llm_magics.providers.batches.transfers import INVALID_RESULTS
 from llm_magics.runtime.jobs.clock import Clock
 from llm_magics.runtime.jobs.search import Search
 from llm_magics.runtime.jobs.work import Work
@@ -247,12 +248,13 @@ class Driver:
             if record.outcome == "deleted":
                 raise self._gone()
             status = self.status or await self._status()
-            await self._read(status, open_rows)
+            damage = await self._read(status, open_rows)
         except ResultsGoneError as error:
             await self._fail_rows(open_rows, ResultsGoneError(str(error), hint=error.hint))
             return
         reason = status.error or f"The service returned no result for this row ({status.outcome})."
-        await self._fail_rows(open_rows, ProviderError(reason, provider=record.provider))
+        missing = damage or ProviderError(reason, provider=record.provider)
+        await self._fail_rows(open_rows, missing)
         if record.input_id:
             with suppress(ProviderError):  # a remaining file is free
                 await desk.service.discard(record.input_id)
@@ -285,33 +287,52 @@ class Driver:
         msg = f"{self.record.provider} no longer has the batch {self.record.service_id}."
         return ResultsGoneError(msg, provider=self.record.provider)
 
-    async def _read(self, status: JobStatus, open_rows: dict[int, int]) -> None:
-        """Read all results; after a lost connection, again from the beginning."""
+    async def _read(self, status: JobStatus, open_rows: dict[int, int]) -> ProviderError | None:
+        """
+        Read all results; after a lost connection, again from the beginning.
+
+        Returns:
+            The error, if results are damaged when they are read for the second time.
+        """
+        is_second = False
         while True:
-            results = self._desk.service.results(status)
-            batch: list[tuple[int, BatchResult]] = []
             try:
-                async for result in results:
-                    row = self._row_of(result.custom_id)
-                    if row is None or row not in open_rows:
-                        continue  # another run's, or already stored
-                    batch.append((row, _explained(result)))
-                    if len(batch) >= _RESULTS:
-                        await self._accept(batch, open_rows)
-                        batch = []
-                await self._accept(batch, open_rows)
-                return
+                await self._read_once(status, open_rows)
             except (AuthenticationError, ResultsGoneError):
                 raise
             except ProviderError as error:
-                await self._accept(batch, open_rows)
                 if self._is_lost(error):
                     raise self._gone() from error
-                if not error.retryable:
+                if error.code == INVALID_RESULTS:
+                    if is_second or not open_rows:
+                        return error
+                    is_second = True
+                elif not error.retryable:
                     raise
-                await self._wait(error)
-            finally:
-                await results.aclose()
+                else:
+                    await self._wait(error)
+            else:
+                return None
+
+    async def _read_once(self, status: JobStatus, open_rows: dict[int, int]) -> None:
+        """Read the results from the beginning, and store them, also those before an error."""
+        batch: list[tuple[int, BatchResult]] = []
+        results = self._desk.service.results(status)
+        try:
+            async for result in results:
+                row = self._row_of(result.custom_id)
+                if row is None or row not in open_rows:
+                    continue  # another run's, or already stored
+                batch.append((row, _explained(result)))
+                if len(batch) >= _RESULTS:
+                    await self._accept(batch, open_rows)
+                    batch = []
+        except ProviderError:
+            await self._accept(batch, open_rows)
+            raise
+        finally:
+            await results.aclose()
+        await self._accept(batch, open_rows)
 
     def _row_of(self, custom_id: str) -> int | None:
         """Return the number of a row in the job; ``None`` if the result is not the job's."""
