@@ -12,21 +12,18 @@ from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics.dataframes.reports import PromptReport, RowsEstimate
 from llm_magics.dataframes.row_attachments import AttachedText
-from llm_magics.dataframes.row_groups import group_rows
-from llm_magics.dataframes.row_prompts import ROW, RowPrompts, prompt_columns
-from llm_magics.dataframes.rows import TEXT, get_column
+from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.dataframes.row_texts import RowTexts
 from llm_magics.errors import LLMError
 from llm_magics.runtime.batch import BatchCall
 from llm_magics.runtime.confirm import confirm_batch
 from llm_magics.runtime.jobs.prompt_jobs import PromptJobs
 from llm_magics.runtime.jobs.work import JobOptions
-from llm_magics.runtime.prompts import templates
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
@@ -36,12 +33,6 @@ from llm_magics.wire.logprobs import MAX_LOGPROBS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
-
-# The number of rows whose values are Python objects at the same time.
-_SLICE = 4096
-
-# The code of a row without a prompt.
-_NO_PROMPT = -1
 
 
 class RowPromptRun:
@@ -64,90 +55,17 @@ class RowPromptRun:
         self.schema = prompt_spec.schema
         self.raises = prompt_spec.on_error == "raise"
         self.index = frame.index
-        self._columns = prompt_columns(frame, prompt_spec)
         self._parameters = self._all_parameters()
-        # Neutral texts are first, so that the rows before an interrupt can be calibrated.
-        neutral = [
-            templates.render(prompt_spec.text, {TEXT: each}) for each in prompt_spec.neutral
-        ]
-        numbers = {text: number for number, text in enumerate(dict.fromkeys(neutral))}
-        self._neutral_count = len(numbers)
-        # The number of each row's prompt, or `_NO_PROMPT`.
-        self.codes = self._encode(numbers)
-        if (self.codes < 0).all():
-            numbers.clear()  # nothing to calibrate
-        self._texts = list(numbers)
+        self._texts = RowTexts(frame, prompt_spec)
+        self._neutral_count = self._texts.neutral_count
+        # The number of each row's prompt; negative without one.
+        self.codes = self._texts.codes
         prompts = _Prompts(self._texts, self._prompt)
         self.call = _create_call(prompts, prompt_spec)
         self.call.done = self._done
 
     def _done(self) -> str:
         return f"{self.counts()['ok']:,} of {len(self.codes):,} rows"
-
-    def _encode(self, numbers: dict[str, int]) -> NDArray[np.int32]:
-        """Render the prompts, add them to ``numbers``, and return the number of each row's."""
-        spec, count = self._prompt_spec, len(self._frame)
-        columns = [get_column(self._frame, name) for name in self._columns]
-        if spec.attachments is not None and spec.attachments.columns:
-            codes = [
-                self._code(row, numbers, files)
-                for row, files in zip(self._rows(columns), self._attached(), strict=True)
-            ]
-            return np.array(codes, np.int32)
-        if not columns:
-            return np.full(count, self._code({}, numbers) if count else _NO_PROMPT, np.int32)
-        first, groups = group_rows(columns)
-        of_groups = (self._code(row, numbers) for row in self._rows(columns, first))
-        found: NDArray[np.int32] = np.fromiter(of_groups, np.int32, len(first))[groups]
-        return found
-
-    def _rows(
-        self, columns: Sequence[Any], chosen: NDArray[np.int32] | None = None
-    ) -> Iterator[dict[str, Any]]:
-        """Yield the values of each row, or of the ``chosen`` ones, by the names of ``columns``."""
-        names = [str(name) for name in self._columns]
-        if not columns:
-            yield from repeat({}, len(self._frame))
-            return
-        for row in self._values(columns, chosen):
-            yield dict(zip(names, row, strict=True))
-
-    def _values(
-        self, columns: Sequence[Any], chosen: NDArray[np.int32] | None = None
-    ) -> Iterator[tuple[Any, ...]]:
-        """Yield the values of ``columns`` row by row; only a part of them are in memory."""
-        for start in range(0, len(self._frame if chosen is None else chosen), _SLICE):
-            part = slice(start, start + _SLICE)
-            rows = part if chosen is None else chosen[part]
-            yield from zip(*(column.iloc[rows].tolist() for column in columns), strict=True)
-
-    def _attached(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the attachments of each row."""
-        attachments = self._prompt_spec.attachments
-        assert attachments is not None
-        known = {str(name): name for name in self._frame.columns}
-        attachments.check_columns(known)
-        columns = [get_column(self._frame, known[name]) for name in attachments.columns]
-        for label, row in zip(self._frame.index, self._values(columns), strict=True):
-            yield attachments.of_row(row, label)
-
-    def _code(
-        self, row: dict[str, Any], numbers: dict[str, int], files: tuple[Any, ...] | None = None
-    ) -> int:
-        """
-        Return the number of a row's prompt; `_NO_PROMPT` if its columns are missing, or it is empty.
-
-        A row without the files that it should have is missing too.
-        """
-        if files == ():
-            return _NO_PROMPT
-        if row and all(_is_missing(value) for value in row.values()):
-            return _NO_PROMPT
-        values = {name: "" if _is_missing(value) else value for name, value in row.items()}
-        values = {ROW: values, **values}
-        text = templates.render(self._prompt_spec.text, values)
-        text = text if files is None else AttachedText(text, files)
-        return numbers.setdefault(text, len(numbers)) if text.strip() else _NO_PROMPT
 
     def _all_parameters(self) -> Mapping[str, Any]:
         """Return the parameters of all prompts; one mapping, because they share it."""
@@ -290,12 +208,6 @@ class RowPromptRun:
             _texts=self._texts,
             _index=self._frame.index,
         )
-
-
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return not value.strip()
-    return pd.api.types.is_scalar(value) and bool(pd.isna(value))
 
 
 def _create_call(prompts: Sequence[Prompt], prompt_spec: RowPrompts) -> BatchCall | PromptJobs:

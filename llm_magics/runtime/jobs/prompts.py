@@ -52,6 +52,9 @@ _KEY_BYTES = 32
 # How long to wait for another kernel's write, in seconds: a missed answer would be paid again.
 _CACHE_S = 10.0
 
+# The prompt does not matter for reading its answer: it continues no earlier answer.
+_ANY_MESSAGES = (ChatMessage("user", "prompt"),)
+
 # Where the answer to a prompt is: nowhere; in the cache, since before or from a result; in the
 # recording; in memory, because the cache does not take it; from a live call.
 PENDING, CACHED, STORED, RECORDED, HELD, LIVE = range(6)
@@ -155,12 +158,10 @@ class PromptWork:
         """Check one result, and add it to those that are stored and recorded."""
         if result.body is None:
             return Accepted(error=result.error)
-        # Attachments do not matter for reading an answer, and may be large.
-        messages = [replace(each, attachments=(), images=()) for each in self.messages(number)]
         try:
             chunks: Sequence[StreamChunk] = await chat_chunks_of(
                 cast("RemoteProvider", self.route.provider),
-                messages,
+                _ANY_MESSAGES,
                 self.route.model,
                 self.parameters,
                 result.body,
@@ -170,7 +171,8 @@ class PromptWork:
         chunks = [_in_batch_tier(each) for each in chunks]
         response = self._response(chunks, is_sent=True)
         record = encode_answer(chunks)
-        if outcome(response) in (Outcome.OK, Outcome.CUT):
+        is_recorded = self._recording is not None and self._recording.records
+        if is_recorded and outcome(response) in (Outcome.OK, Outcome.CUT):
             recorded.append((self._request(number), record))
         error = self._problem(response)
         if isinstance(error, ParseError) and len(self.invalid) < self.max_invalid:
