@@ -15,7 +15,6 @@ journal what is about to happen, so that the driver of another kernel can go on 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,15 +36,12 @@ from llm_magics.providers.batches.service import (
     Submission,
 )
 from llm_magics.providers.batches.transfers import INVALID_RESULTS
-from llm_magics.runtime.jobs.clock import Clock
+from llm_magics.runtime.jobs.clock import Backoff, Clock
 from llm_magics.runtime.jobs.search import Search
 from llm_magics.runtime.jobs.work import Work
 from llm_magics.runtime.storage.job_journal import JobRecord, Journal, Mark, RowState
 
 _T = TypeVar("_T")
-
-# The delays between two looks at a job, in seconds.
-_FIRST_POLL_S, _LAST_POLL_S, _POLL_FACTOR = 2.0, 300.0, 1.5
 
 # Some services answer 404 for a batch that exists (anthropics/anthropic-sdk-python#1432), so a job
 # counts as deleted only if the answer stays the same for this long.
@@ -82,24 +78,6 @@ class Desk:
     waits: bool
     deadline: float
     changed: Callable[[], None]
-
-
-class Backoff:
-    """Growing delays between the looks at a job."""
-
-    def __init__(self, clock: Clock) -> None:
-        self._clock = clock
-        self._delay_s = _FIRST_POLL_S
-
-    def reset(self) -> None:
-        """Start again with the shortest delay."""
-        self._delay_s = _FIRST_POLL_S
-
-    async def wait(self, least_s: float | None = None, most_s: float = _LAST_POLL_S) -> None:
-        """Wait at least ``least_s``, otherwise at most ``most_s``; the next time longer."""
-        delay_s = self._delay_s * random.uniform(0.9, 1.1)  # noqa: S311 (not for cryptography)
-        self._delay_s = min(self._delay_s * _POLL_FACTOR, _LAST_POLL_S)
-        await self._clock.sleep(max(min(delay_s, most_s), least_s or 0.0))
 
 
 class Driver:
@@ -431,7 +409,7 @@ class Driver:
             raise self._timeout()
         least_s = error.retry_after if error is not None else None
         left_s = (until or 0.0) - desk.clock.now()  # the answer is known then
-        await self._backoff.wait(least_s, left_s if left_s > 0 else _LAST_POLL_S)
+        await self._backoff.wait(least_s, left_s if left_s > 0 else None)
 
     def _timeout(self) -> JobError:
         record = self.record
