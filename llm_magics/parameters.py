@@ -129,6 +129,11 @@ class ModelParameters:
         """Return a copy of these parameters with a different ``stream``."""
         return replace(self, stream=stream)
 
+    def without_tier(self) -> ModelParameters:
+        """Return a copy of these parameters without a tier, also among the further fields."""
+        extra = {name: value for name, value in self.extra_body.items() if name not in TIER_FIELDS}
+        return replace(self, tier=None, extra_body=extra)
+
     def with_bound(self, max_tokens: int) -> ModelParameters:
         """Return a copy of these parameters with a different ``max_tokens``."""
         return replace(self, max_tokens=max_tokens)
@@ -234,6 +239,10 @@ def _parse_search(search: object) -> bool:
     msg = f"Invalid value {search!r:.60} for search."
     raise ConfigurationError(msg, hint="Use True or False.")
 
+
+# Services' names of the parameter for the tier. It affects the price and the time of an answer, but
+# not the answer.
+TIER_FIELDS = frozenset({"service_tier", "serviceTier"})
 
 # The tiers that can be requested at every service that has them.
 TIERS = ("standard", "flex")

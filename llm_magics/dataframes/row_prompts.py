@@ -71,6 +71,13 @@ class RowPrompts:
             parameters = {**self.parameters, "extra_headers": KeyHeaders(headers)}
             object.__setattr__(self, "parameters", parameters)
         check_on_error(self.on_error)
+        self._check_options()
+        if self.confidence and self.schema is None:
+            msg = "confidence needs a schema."
+            raise UsageError(msg, hint="Use classify or extract with confidence=True.")
+
+    def _check_options(self) -> None:
+        """Refuse options that have another type, and those without an effect on batch jobs."""
         for name in ("confidence", "batch", "wait"):
             value = getattr(self, name)
             if not isinstance(value, bool):
@@ -79,12 +86,12 @@ class RowPrompts:
         if self.batch and self.concurrency is not None:
             msg = "concurrency has no effect on batch jobs."
             raise UsageError(msg, hint="Pass either batch=True or concurrency.")
+        if self.batch and self.parameters.get("tier") not in (None, "standard"):
+            msg = "tier has no effect on batch jobs."
+            raise UsageError(msg, hint="Pass either batch=True or tier.")
         if not self.wait and not self.batch:
             msg = "wait=False needs batch=True."
             raise UsageError(msg, hint="Live calls end when all rows are answered.")
-        if self.confidence and self.schema is None:
-            msg = "confidence needs a schema."
-            raise UsageError(msg, hint="Use classify or extract with confidence=True.")
 
 
 # Arguments of other functions, which must not be passed to a model as parameters.

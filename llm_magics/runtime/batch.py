@@ -53,7 +53,7 @@ _INITIAL_CONCURRENCY = 8
 _INITIAL_CONCURRENCY_LOCAL = 2
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class BatchEstimate:
     """
     The estimate of several prompts.

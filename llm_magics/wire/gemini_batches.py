@@ -78,7 +78,7 @@ class GeminiBatch:
     is_exhausted: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GeminiResult:
     """The key of a request, and its response or the body of its error."""
 
@@ -208,12 +208,14 @@ def parse_result(line: Mapping[str, Any]) -> GeminiResult:
         msg = "a result without a key or content"
         raise TypeError(msg)
     if isinstance(response, Mapping) and response:
-        return GeminiResult(key, response, {}, is_cancelled=False)
+        return GeminiResult(key=key, response=response, error={}, is_cancelled=False)
     assert isinstance(error, Mapping)
     name = _CODES.get(error["code"]) if type(error.get("code")) is int else None
     if name is not None:  # as in the error of a live call
         error = {"status": name, **{each: error[each] for each in error if each != "code"}}
-    return GeminiResult(key, None, {"error": error}, is_cancelled=name == _CANCELLED)
+    return GeminiResult(
+        key=key, response=None, error={"error": error}, is_cancelled=name == _CANCELLED
+    )
 
 
 def parse_page(said: Mapping[str, Any]) -> tuple[list[GeminiBatch], str]:

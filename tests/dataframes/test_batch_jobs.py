@@ -473,10 +473,21 @@ def test_lost_answers_are_read_again(service: RowService) -> None:
     assert len(service.submitted) == 1
 
 
+def test_the_tier_of_an_alias_is_not_in_a_job(service: RowService) -> None:
+    """The price is that of jobs, and live calls find the answer."""
+    lm.config.aliases = {"cheap": {"model": MODEL, "tier": "flex", "service_tier": "flex"}}
+    lm.prompt(["a"], PROMPT, model="cheap", batch=True)
+    (job,) = service.batches.jobs.values()
+    assert "service_tier" not in job.requests[0].body
+    lm.prompt(["a"], PROMPT, model="cheap")
+    assert not service.live
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"batch": True, "concurrency": 3}, "concurrency has no effect"),
+        ({"batch": True, "tier": "flex"}, "tier has no effect"),
         ({"batch": "yes"}, "Invalid value for batch"),
         ({"wait": False}, "wait=False needs batch=True"),
         ({"batch": True, "wait": 1}, "Invalid value for wait"),

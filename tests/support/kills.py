@@ -386,7 +386,7 @@ def _job_run(work: RowWork, folder: Path, clock: Clock) -> JobRun:
         journal=Journal(folder / "jobs.sqlite"), config=SimpleNamespace(batch_settle_s=SETTLE_S)
     )
     options = JobOptions(timeout_s=_ALL_ENDED_S)
-    return JobRun(cast("Session", session), work, _missing(work), options, clock)
+    return JobRun(cast("Session", session), work, _missing(work), options=options, clock=clock)
 
 
 async def _to_the_end(run: JobRun) -> None:

@@ -283,7 +283,7 @@ class World:
             cast("Session", session),
             work,
             work.missing,
-            JobOptions(**options),
+            options=JobOptions(**options),
             clock=self.ledger.clock,
         )
         return run, work

@@ -234,7 +234,7 @@ class EmbeddingJobs(EmbeddingCall):
         """Return the model, the number of texts that no job has, and their estimate."""
         route, work = await self._look_up()
         missing = self._missing(work)
-        plan = await JobRun(self._session, work, missing, self.options).plan()
+        plan = await JobRun(self._session, work, missing, options=self.options).plan()
         self.in_jobs = plan.submitted
         return route.name, len(plan.free), self._estimated(route, plan.free)
 
@@ -303,7 +303,7 @@ class EmbeddingJobs(EmbeddingCall):
         )
 
     async def _submitted(self, work: EmbeddingWork) -> AsyncGenerator[Progress, None]:
-        run = JobRun(self._session, work, self._missing(work), self.options)
+        run = JobRun(self._session, work, self._missing(work), options=self.options)
         budget, estimate_usd = self._session.budget, None
         if budget.limit_usd is not None:
             estimate_usd = self._estimated(work.route, (await run.plan()).free).cost_usd

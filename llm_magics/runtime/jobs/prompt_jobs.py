@@ -82,7 +82,7 @@ class PromptJobs:
         parameters = PromptParameters(self._prompts[0], self._session.config)
         headers = parameters.merge(route.parameters).extra_headers
         keys = await AnswerKeys.of(route, headers)
-        work = PromptWork(self._session, self._prompts, route, keys)
+        work = PromptWork(self._session, self._prompts, route=route, keys=keys)
         count = len(self._prompts)
         for start in range(0, count, _SLICE):
             yield Progress("looking for stored answers", start, count, "prompts")
@@ -123,7 +123,7 @@ class PromptJobs:
         return await self._estimate(work, plan.free)
 
     def _job_run(self, work: PromptWork, missing: NDArray[np.int32]) -> JobRun:
-        return JobRun(self._session, work, cast("Sequence[int]", missing), self.options)
+        return JobRun(self._session, work, cast("Sequence[int]", missing), options=self.options)
 
     async def _estimate(self, work: PromptWork, numbers: Sequence[int]) -> BatchEstimate:
         total = BatchEstimate()
@@ -263,7 +263,7 @@ class PromptJobs:
         work.invalid.clear()
         if not self._session.config.schema_retries:
             return
-        call = _Corrections(self._session, self._prompts, work.route, invalid)
+        call = _Corrections(self._session, self._prompts, route=work.route, invalid=invalid)
         before = {number: self.errors.pop(number) for number in invalid}
         try:
             async with aclosing(self._taken(call, list(invalid))) as steps:
@@ -420,6 +420,7 @@ class _Corrections(BatchCall):
         self,
         session: Session,
         prompts: Sequence[Prompt],
+        *,
         route: Route,
         invalid: Mapping[int, Sequence[StreamChunk]],
     ) -> None:

@@ -77,7 +77,7 @@ class PromptWork:
     kind: Kind = "chat"
 
     def __init__(
-        self, session: Session, prompts: Sequence[Prompt], route: Route, keys: AnswerKeys
+        self, session: Session, prompts: Sequence[Prompt], *, route: Route, keys: AnswerKeys
     ) -> None:
         config = session.config
         self.route = route
@@ -90,7 +90,8 @@ class PromptWork:
         self._is_foreign = has_foreign_system(prompts[0], config)
         self._schema = prompts[0].schema
         self._is_fresh = prompts[0].is_fresh
-        self.parameters = PromptParameters(prompts[0], config).merge(route.parameters)
+        parameters = PromptParameters(prompts[0], config).merge(route.parameters)
+        self.parameters = parameters.without_tier()  # of an alias; jobs have a price of their own
         self._answer_keys = keys
         self._keys = bytearray(_KEY_BYTES * len(prompts))
         self.places = np.zeros(len(prompts), np.int8)

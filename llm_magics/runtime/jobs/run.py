@@ -7,7 +7,7 @@ import time
 from array import array
 from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import NamedTuple
 
 from llm_magics._async.concurrency import run_bounded
@@ -50,6 +50,7 @@ class _Followed:
     """
 
     id: str
+    _: KW_ONLY
     input: InputFile | None = None
     record: JobRecord | None = None
     rows: array[int] = field(default_factory=lambda: array("q"))
@@ -89,6 +90,7 @@ class JobRun:
         session: Session,
         work: Work,
         missing: Sequence[int],
+        *,
         options: JobOptions | None = None,
         clock: Clock | None = None,
     ) -> None:
@@ -164,7 +166,7 @@ class JobRun:
                 async for progress in steps:
                     yield progress
             if await self._claimed(files):
-                new += [_Followed(file.id, file) for file in files]
+                new += [_Followed(file.id, input=file) for file in files]
             else:  # another kernel has submitted some of them meanwhile
                 self._is_freed = True
         finally:

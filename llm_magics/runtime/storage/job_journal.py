@@ -113,7 +113,7 @@ class JobRecord:
         return self.state in ACTIVE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
     """Where the request of a key is: the row of a job, and the job."""
 
@@ -215,7 +215,7 @@ class Journal:
                     where[key] = tuple(rest)
         records = {each.serial: each for each in self._records("")} if where else {}
         return {
-            key: Found(records[job], number, RowState(state), error)
+            key: Found(job=records[job], number=number, state=RowState(state), error=error)
             for key, (job, number, state, error) in where.items()
             if job in records
         }

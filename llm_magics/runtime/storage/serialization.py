@@ -20,7 +20,7 @@ from typing import Any
 from llm_magics.attachments import ReasoningBlock
 from llm_magics.citations import Citation, Search
 from llm_magics.documents import attachment_digest
-from llm_magics.parameters import ModelParameters
+from llm_magics.parameters import TIER_FIELDS, ModelParameters
 from llm_magics.secrets import scrub
 from llm_magics.types import (
     ChatMessage,
@@ -32,9 +32,6 @@ from llm_magics.types import (
 )
 
 Request = dict[str, Any]
-
-# Parameters that affect the price and the time of an answer, but not the answer.
-_TIER_NAMES = frozenset({"service_tier", "serviceTier"})
 
 
 def chat_request(
@@ -59,7 +56,7 @@ def chat_request(
         "choices": list(parameters.choices) or None,
         "tools": [tool.as_dict() for tool in parameters.tools] or None,
         "extra_body": {
-            name: value for name, value in parameters.extra_body.items() if name not in _TIER_NAMES
+            name: value for name, value in parameters.extra_body.items() if name not in TIER_FIELDS
         }
         or None,
         "search": parameters.search or None,
