@@ -239,12 +239,13 @@ def test_an_error_of_one_job_does_not_wait_for_the_others(world: World) -> None:
     """They go on at the service, and a later run reads their results."""
     service = world.service()
     service.limits = BatchLimits(requests=1, bytes=1000)  # type: ignore[misc]
-    world.ledger.run_s = 50_000.0
+    # The polls of the other jobs advance the clock while the third is created in a thread.
+    world.ledger.run_s = 20_000.0
     world.ledger.faults["create"] = ["", "", ProviderError("refused", status=400)]
     began = world.ledger.clock.now()
     with pytest.raises(ProviderError, match="refused"):
         world.go(TEXTS, service=service)
-    assert world.ledger.clock.now() - began < 1000.0
+    assert world.ledger.clock.now() - began < 10_000.0
     world.go(TEXTS)
     assert world.answers(TEXTS) == ["A", "B", "C"]
     assert sorted(world.ledger.paid()) == TEXTS
