@@ -24,7 +24,7 @@ _CALL = {
 RUNS = {
     "time": "When the call was made (UTC).",
     **_IDENTITY,
-    "kind": "`chat`, `embedding`, `image` or `transcription`.",
+    "kind": "`chat`, `embedding`, `image`, `transcription`, or `batch` for the results of batch jobs.",
     **_CALL,
     "reasoning_tokens": "Output tokens used for thinking; missing if the service does not report them.",
     "reasoning_usd": "The part of `cost_usd` that is for thinking; missing if unknown.",
