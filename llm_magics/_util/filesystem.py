@@ -104,7 +104,7 @@ class FileLock:
         Return the lock on ``folder``; ``None`` if another process or thread holds it.
 
         Raises:
-            OSError: the file system has no locks, or there is no such folder.
+            OSError: the file system has no locks, or the folder does not exist.
         """
         handle = _lock_file(folder / "lock")
         if handle is None:

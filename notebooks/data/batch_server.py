@@ -42,7 +42,7 @@ def answer(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def refresh(batch: dict[str, Any]) -> dict[str, Any]:
-    """Return the batch as it is now; its results are written when it has ended."""
+    """Return the current state of the batch; its results are written when it has ended."""
     lines = batch["_lines"]
     done = min(len(lines), int((time.time() - batch["created_at"]) * ROWS_PER_S))
     batch["request_counts"] = {"total": len(lines), "completed": done, "failed": 0}

@@ -45,7 +45,7 @@ class _Followed:
 
     Attributes:
         input: its input file and lock, if it is new.
-        record: the job as the journal has it; before it is driven, as it was in the plan.
+        record: the job in the journal; before it is driven, its state in the plan.
         rows, numbers: its rows in this run, and their numbers in the work; of a new job, all.
     """
 
