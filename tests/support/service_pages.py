@@ -57,6 +57,13 @@ def service_parts() -> list[str]:
             ["name", "requests of", "requests", "MB", "jobs at once", "days of results"],
             [_batch_row(name, kind) for name, kind in batch_services().items()],
         ),
+        (
+            "The list of jobs at Anthropic and OpenRouter does not contain our identifier of a "
+            "job, so that a job whose creation was interrupted is recognised by its results. OpenRouter "
+            "does not cancel jobs. A job of Gemini that expires (after 48 hours) or is cancelled has no "
+            "results. Anthropic's jobs run at its own address only, and Vertex AI's API for jobs is not "
+            "supported."
+        ),
         "## Addresses",
         "The names in braces are the parts of the address in the first table.",
         table(["name", "address"], [[f"`{name}`", f"`{known[name].address}`"] for name in files]),

@@ -122,7 +122,8 @@ class Driver:
             except ProviderError as error:
                 if not _is_refusal(error):
                     return  # it may exist: `find` asks the service
-                if not isinstance(error, RateLimitError) or not desk.waits:
+                is_full = isinstance(error, RateLimitError) and error.retryable
+                if not is_full or not desk.waits:
                     await self.drop(str(error))
                     raise
                 message = f"{self.record.provider} accepts no further job at present: {error}"

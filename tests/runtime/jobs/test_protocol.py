@@ -143,6 +143,18 @@ def test_a_full_queue_is_waited_for(world: World) -> None:
     assert sorted(world.ledger.paid()) == TEXTS
 
 
+def test_an_account_without_credit_is_an_error_at_once(world: World) -> None:
+    """Waiting does not help, so the run ends with the reason and frees the rows."""
+    spent = RateLimitError("no credit", status=402, retryable=False)
+    world.ledger.faults["create"] = [spent]
+    began = world.ledger.clock.now()
+    with pytest.raises(RateLimitError, match="no credit"):
+        world.go(TEXTS)
+    assert world.ledger.clock.now() - began < 10
+    world.go(TEXTS)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+
+
 def test_a_job_that_ends_because_the_queue_was_full_is_submitted_again(world: World) -> None:
     """It was not processed, and so not paid."""
     world.ledger.next_fate = {"error": "too much is queued", "queue_full": True}
