@@ -244,6 +244,33 @@ def test_an_errored_request_has_the_error_of_a_live_call(
     assert use(server, lambda service: service.retrieve(status.id)).failed == 4
 
 
+def test_an_answer_that_the_service_has_paused_is_an_error_of_its_row() -> None:
+    """A live call continues it after the searches; here its text would be repeated."""
+    body = {
+        "id": "msg_1",
+        "type": "message",
+        "model": CHAT,
+        "content": [{"type": "text", "text": "Let me search."}],
+        "stop_reason": "pause_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+    }
+    provider = create_provider("anthropic", api_key=KEY)
+    assert isinstance(provider, AnthropicProvider)
+    parameters = ModelParameters(search=True)
+    messages = [ChatMessage("user", "hi")]
+    with pytest.raises(ProviderError, match="paused") as caught:
+        asyncio.run(offline.chat_chunks_of(provider, messages, CHAT, parameters, body))
+    assert type(caught.value) is ProviderError
+    assert caught.value.hint == "Send it without batch=True."
+    assert caught.value.partial.text == "Let me search."
+    chunks = asyncio.run(
+        offline.chat_chunks_of(
+            provider, messages, CHAT, parameters, {**body, "stop_reason": "end_turn"}
+        )
+    )
+    assert "".join(chunk.text for chunk in chunks) == "Let me search."
+
+
 def test_an_unknown_type_of_result_is_an_error_of_its_row(
     fake: FakeAnthropicBatches, server: Server
 ) -> None:

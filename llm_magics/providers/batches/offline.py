@@ -13,7 +13,7 @@ from copy import copy
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
-from llm_magics.errors import ProviderError
+from llm_magics.errors import ProviderError, StreamInterrupted
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.remote import RemoteProvider
 from llm_magics.providers.streaming import DecoderFactory
@@ -69,10 +69,15 @@ async def chat_chunks_of(
     Raises:
         ProviderError: it contains an error, or is not an answer.
     """
+    is_read = False
 
     async def answer(
         path: str, request: dict[str, Any], model: str, create_decoder: DecoderFactory, *_: Any
     ) -> AsyncGenerator[StreamChunk, None]:
+        nonlocal is_read
+        if is_read:  # the service has paused the answer, and a live call would continue it
+            msg = f"{provider.name} paused this answer, which a batch job cannot continue."
+            raise ProviderError(msg, hint="Send it without batch=True.", provider=provider.name)
         decoder = create_decoder()
         try:
             chunks = decoder.decode_body(dict(body), 0.0)
@@ -84,12 +89,18 @@ async def chat_chunks_of(
         except DECODING_ERRORS as error:
             msg = f"{provider.name} sent an invalid result: {type(error).__name__}: {error}"
             raise ProviderError(msg, provider=provider.name, body=body) from error
+        is_read = True
         for chunk in chunks:
             yield chunk
 
     offline = _with_chunks(provider, answer)
     stream = await offline.generate_chat(messages, model, replace(parameters, stream=True))
-    return [chunk async for chunk in cast("AsyncGenerator[StreamChunk, None]", stream)]
+    try:
+        return [chunk async for chunk in cast("AsyncGenerator[StreamChunk, None]", stream)]
+    except StreamInterrupted as error:  # no connection was interrupted
+        cause = error.__cause__ if isinstance(error.__cause__, ProviderError) else error
+        cause.partial = error.partial
+        raise cause from None
 
 
 def _with_chunks(provider: RemoteProvider, chunks: Any) -> RemoteProvider:
