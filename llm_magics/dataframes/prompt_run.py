@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
 
+# The number of rows for which temporary arrays are created.
+_SLICE = 65_536
+
 
 class RowPromptRun:
     """
@@ -160,7 +163,15 @@ class RowPromptRun:
     @property
     def row_counts(self) -> NDArray[np.int64]:
         """The number of rows with each distinct prompt."""
-        return np.bincount(self.codes[self.codes >= 0], minlength=self._count)
+        counts = np.zeros(self._count, np.int64)
+        for codes in self._slices():
+            counts += np.bincount(codes[codes >= 0], minlength=self._count)
+        return counts
+
+    def _slices(self) -> Iterator[NDArray[np.int32]]:
+        """Yield the codes in parts, because indexing by an array makes a larger copy of it."""
+        for start in range(0, len(self.codes), _SLICE):
+            yield self.codes[start : start + _SLICE]
 
     @property
     def is_answered(self) -> NDArray[np.bool_]:
@@ -168,8 +179,7 @@ class RowPromptRun:
         numbers = range(self._count if self.is_calibrated else 0)
         found = np.zeros(self._count + 1, np.bool_)  # the last one is for rows without a prompt
         found[: len(numbers)] = [self.call.is_answered(number) for number in numbers]
-        rows: NDArray[np.bool_] = found[self.codes]
-        return rows
+        return np.concatenate([found[:0], *(found[codes] for codes in self._slices())])
 
     @property
     def is_open(self) -> NDArray[np.bool_]:

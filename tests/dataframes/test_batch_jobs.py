@@ -483,6 +483,21 @@ def test_the_tier_of_an_alias_is_not_in_a_job(service: RowService) -> None:
     assert not service.live
 
 
+def test_answers_that_the_cache_lost_are_open(
+    service: RowService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cache that is too small is named; the rows do not count as answered."""
+    call = lm.prompt(["a", "b"], PROMPT, batch=True, wait=False)
+    call.wait()
+    forget_answers()
+    with pytest.warns(UserWarning, match="no longer in .*answers.sqlite.*cache_mb"):
+        answers = call.result()
+    assert answers.isna().all()
+    assert str(answers.llm.report) == "2 pending"
+    assert lm.prompt(["a", "b"], PROMPT, batch=True).notna().all()
+    assert len(service.submitted) == 1
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

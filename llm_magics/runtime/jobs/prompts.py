@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from llm_magics.errors import JobError, LLMError, ParseError, ReplayMissError
+from llm_magics.host import warn
 from llm_magics.providers.batches.offline import LiveRequest, chat_chunks_of, chat_request_of
 from llm_magics.providers.batches.service import BatchResult
 from llm_magics.providers.remote import RemoteProvider
@@ -105,6 +106,7 @@ class PromptWork:
         self._held: dict[int, bytes] = {}
         self._unlogged: tuple[Usage, float | None] = (Usage(), 0.0)
         self._spent_usd = 0.0
+        self._has_warned = False
 
     # The work of a job.
 
@@ -278,7 +280,7 @@ class PromptWork:
         )
 
     def read(self, numbers: Sequence[int]) -> dict[int, Response]:
-        """Return the stored answers to prompts."""
+        """Return the stored answers to prompts; one that was deleted meanwhile is open again."""
         cached = {
             self.key(number): number
             for number in numbers
@@ -291,11 +293,23 @@ class PromptWork:
                 records[number] = json.loads(self._held[number])
             elif self.places[number] == RECORDED and self._recording is not None:
                 records[number] = self._found_again(number)
+        lost = [number for number in cached.values() if records.get(number) is None]
+        if lost:
+            self.places[lost] = PENDING
+            self._warn_of_lost()
         return {
             number: self._response(list(decode_answer(record)), is_sent=False)
             for number, record in records.items()
             if record is not None
         }
+
+    def _warn_of_lost(self) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            warn(
+                f"Some answers are no longer in {self._cache.path}. Run the cell again to get them; "
+                "if the cache is too small for all, raise cache_mb."
+            )
 
     def _found_again(self, number: int) -> Mapping[str, Any] | None:
         assert self._recording is not None
