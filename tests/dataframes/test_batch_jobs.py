@@ -263,6 +263,21 @@ def test_the_cost_is_that_of_a_batch(service: RowService) -> None:
     assert job.cost_usd == pytest.approx(usual_usd / 2)
 
 
+def test_an_answer_that_cannot_be_used_is_billed(service: RowService) -> None:
+    """Its price is unknown, not zero; an error of the service is free."""
+    with pytest.raises(errors.UnsupportedError, match="log probabilities"):
+        lm.classify(["a"], ["x", "y"], batch=True, confidence=True)
+    (run,) = session.runs
+    assert run.cost_usd is None
+
+
+def test_a_model_that_did_not_search_is_named_once(service: RowService) -> None:
+    """As in live calls."""
+    with pytest.warns(UserWarning, match="answered without a web search") as caught:
+        lm.prompt(["a", "b"], PROMPT, batch=True, search=True)
+    assert len(caught) == 1
+
+
 def test_the_budget_must_allow_the_missing_rows(service: RowService) -> None:
     """Nothing is submitted otherwise; what was spent counts."""
     lm.config.budget = 0.000_01

@@ -205,6 +205,9 @@ class PromptJobs:
             documents = pluralize(len(work.gaps), "document")
             warn(f"The model did not get all pages of {documents}. {next(iter(work.gaps))}.")
             work.gaps.clear()
+        for warning in work.warnings:
+            warn(warning)
+        work.warnings.clear()
 
     async def _submitted(
         self, work: PromptWork, missing: NDArray[np.int32]
@@ -212,7 +215,7 @@ class PromptJobs:
         """Run the jobs within the budget, and log what was accepted."""
         run = self._run = self._job_run(work, missing)
         budget, started = self._session.budget, datetime.now(UTC)
-        accepted, ending = work.accepted, ""
+        results, ending = work.results, ""
         estimate = BatchEstimate()
         if budget.limit_usd is not None:
             free = (await run.plan()).free
@@ -237,7 +240,7 @@ class PromptJobs:
             raise
         finally:
             self.errors |= run.errors
-            if work.accepted > accepted or ending:
+            if work.results > results or ending:
                 self._log(work, started, ending)
 
     async def _collect(self, work: PromptWork) -> None:

@@ -31,7 +31,13 @@ from llm_magics.runtime.prompts.prompt import (
     build_messages,
     has_foreign_system,
 )
-from llm_magics.runtime.response import Response, completeness_error, cut_error, outcome
+from llm_magics.runtime.response import (
+    Response,
+    completeness_error,
+    cut_error,
+    outcome,
+    search_warning,
+)
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.recordings import Recording
@@ -71,7 +77,8 @@ class PromptWork:
         invalid: answers that do not match the schema, at most ``max_invalid`` of them.
         misrecorded: the prompts whose recorded answer does not match the schema.
         gaps: the pages of documents that the model did not get, in words.
-        accepted: the number of accepted answers.
+        warnings: what to warn of after the jobs, in words.
+        accepted, results: the number of accepted answers, and of all results that were read.
         cost_usd: the cost of the results in US dollars; ``None`` if a part of it is unknown.
     """
 
@@ -101,8 +108,10 @@ class PromptWork:
         self.max_invalid = max(1, len(prompts) // 100)
         self.misrecorded: list[int] = []
         self.gaps: dict[str, None] = {}
+        self.warnings: dict[str, None] = {}
         self.cost_usd: float | None = 0.0
         self.accepted = 0
+        self.results = 0
         self._held: dict[int, bytes] = {}
         self._unlogged: tuple[Usage, float | None] = (Usage(), 0.0)
         self._spent_usd = 0.0
@@ -170,9 +179,12 @@ class PromptWork:
                 result.body,
             )
         except LLMError as failure:
-            return Accepted(error=failure)
+            # An error is free; an answer that cannot be read is not.
+            return Accepted(error=failure, cost_usd=0.0 if result.body.get("error") else None)
         chunks = [_in_batch_tier(each) for each in chunks]
         response = self._response(chunks, is_sent=True)
+        warning = search_warning(response, is_requested=self.parameters.search)
+        self.warnings |= dict.fromkeys([warning] if warning else [])
         record = encode_answer(chunks)
         is_recorded = self._recording is not None and self._recording.records
         if is_recorded and outcome(response) in (Outcome.OK, Outcome.CUT):
@@ -205,6 +217,7 @@ class PromptWork:
 
     def _count(self, accepted: Accepted) -> None:
         self.accepted += accepted.error is None
+        self.results += 1
         self._spent_usd += accepted.cost_usd or 0.0
         self.cost_usd = _sum_usd(self.cost_usd, accepted.cost_usd)
         usage, cost_usd = self._unlogged
