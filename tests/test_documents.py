@@ -282,7 +282,7 @@ def test_the_first_cell_installs_in_colab_only(
     assert set(requirement[0].split(",")) <= set(project["optional-dependencies"])
     assert requirement[1] == f"git+{project['urls']['Source']}"
     code = "".join(cell.source for cell in notebook.cells)
-    read = set(re.findall(r'read_csv\("(.+?)"\)', code))
+    read = set(re.findall(r'"(data/[\w.-]+)"', code))
     raw = project["urls"]["Source"].replace("github.com", "raw.githubusercontent.com")
     fetched = {command.split(f"{raw}/HEAD/notebooks/")[1] for command in recorded.commands[1:]}
     assert read == fetched

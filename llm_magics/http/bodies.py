@@ -1,15 +1,12 @@
-"""Bodies of requests: JSON, forms, and bodies that are read from a file while they are sent."""
+"""Bodies of requests that are not JSON: forms, and bodies that are produced while they are sent."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncGenerator, Callable, Generator, Iterable, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from llm_magics._util.text import replace_lone_surrogates
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +39,22 @@ class StreamBody:
 
 
 @contextmanager
-def encode_body(
-    body: Any, headers: Mapping[str, str] | None
+def open_body(
+    body: Form | StreamBody, headers: Mapping[str, str] | None
 ) -> Generator[dict[str, Any], None, None]:
     """Yield the arguments of httpx for ``body``; files that it names are open until the end."""
+    if isinstance(body, StreamBody):
+        own = {"Content-Type": body.content_type, "Content-Length": str(body.length)}
+        yield {"content": _iterate(body.blocks()), "headers": {**own, **(headers or {})}}
+        return
     with ExitStack() as stack:
-        if isinstance(body, Form):
-            files = {
-                field: (
-                    name,
-                    stack.enter_context(content.open("rb"))
-                    if isinstance(content, Path)
-                    else content,
-                    kind,
-                )
-                for field, (name, content, kind) in body.files.items()
-            }
-            yield {"data": dict(body.fields), "files": files, "headers": headers}
-        elif isinstance(body, StreamBody):
-            own = {"Content-Type": body.content_type, "Content-Length": str(body.length)}
-            yield {"content": _iterate(body.blocks()), "headers": {**own, **(headers or {})}}
-        elif body is None:
-            yield {"headers": headers}
-        else:
-            yield {
-                "content": _encode_json(body),
-                "headers": {"Content-Type": "application/json", **(headers or {})},
-            }
-
-
-def _encode_json(body: Any) -> bytes:
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    try:
-        return text.encode()
-    except UnicodeEncodeError:
-        return replace_lone_surrogates(text).encode()
+        files = {}
+        for field, (name, content, kind) in body.files.items():
+            opened: Any = content
+            if isinstance(content, Path):
+                opened = stack.enter_context(content.open("rb"))
+            files[field] = (name, opened, kind)
+        yield {"data": dict(body.fields), "files": files, "headers": headers}
 
 
 async def _iterate(blocks: Iterable[bytes]) -> AsyncGenerator[bytes, None]:

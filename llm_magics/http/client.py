@@ -8,25 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import json
 import ssl
 import threading
 import time
 import weakref
 from collections.abc import AsyncGenerator, Mapping
-from contextlib import (
-    asynccontextmanager,
-    suppress,
-)
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 from urllib.parse import urlencode
 
 import httpx
 
-from llm_magics._util.text import reason_of
+from llm_magics._util.text import reason_of, replace_lone_surrogates
 from llm_magics.errors import ConfigurationError, ConnectionError
 from llm_magics.http import connections, timing
-from llm_magics.http.bodies import encode_body
+from llm_magics.http.bodies import Form, StreamBody, open_body
 from llm_magics.http.connections import JoiningConnectionPool, TimestampBackend
 from llm_magics.http.responses import (
     BodyLimits,
@@ -245,7 +243,7 @@ class Transport:
             trace = _ConnectionTrace()
             extensions: dict[str, Any] = {"trace": trace.note}
             try:
-                with encode_body(body, headers) as content:
+                with _encode_body(body, headers) as content:
                     request = client.build_request(method, path, extensions=extensions, **content)
                     if idle_s is not None:
                         request.extensions["timeout"]["read"] = idle_s
@@ -385,6 +383,23 @@ def _record_start(
     request_timing.sent_at, request_timing.connect_s = trace.sent_at, trace.connect_s
     request_timing.headers_s = time.perf_counter() - trace.sent_at
     request_timing.bytes_sent += int(request.headers.get("content-length", 0))
+
+
+def _encode_body(
+    body: Any, headers: Mapping[str, str] | None
+) -> AbstractContextManager[dict[str, Any]]:
+    """Return the arguments of httpx for ``body``; files that it names are open in the block."""
+    if body is None:
+        return nullcontext({"headers": headers})
+    if isinstance(body, Form | StreamBody):
+        return open_body(body, headers)
+    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        content = text.encode()
+    except UnicodeEncodeError:
+        content = replace_lone_surrogates(text).encode()
+    headers = {"Content-Type": "application/json", **(headers or {})}
+    return nullcontext({"content": content, "headers": headers})
 
 
 class _ConnectionTrace:

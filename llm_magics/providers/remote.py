@@ -33,6 +33,9 @@ from llm_magics.settings import hosted_secrets
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, is_error_body
 
+# The services' names of the parameter for the tier.
+_TIER_NAMES = frozenset({"service_tier", "serviceTier"})
+
 # Settings that cannot affect an answer.
 _TRANSPORT_SETTINGS = {
     "api_key",
@@ -210,7 +213,7 @@ class RemoteProvider(StreamingProvider):
     ) -> AsyncGenerator[StreamChunk, None]:
         """Return the answer to ``POST body`` as a stream of chunks."""
         self._need_key()
-        tier = tier_in(body)
+        tier = tier_in(body) if _TIER_NAMES & body.keys() else ""
         has_own_idle = "idle_s" in self.config.model_fields_set
         return stream_chunks(
             self._transport,

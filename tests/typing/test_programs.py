@@ -45,6 +45,7 @@ def test_the_public_interface_is_typed(tmp_path: Path) -> None:
     )
     checked = mypy(str(FOLDER / "programs"), str(program))
     *lines, summary = checked.stdout.splitlines()
+    lines = [line for line in lines if ": note: " not in line]
     assert summary.startswith("Found 6 errors in 1 file"), checked.stdout + checked.stderr
     assert {int(line.removeprefix(str(program)).split(":")[1]) for line in lines} == {
         2, 3, 4, 5, 6, 7,
