@@ -6,7 +6,7 @@ import sys
 from collections.abc import Hashable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,42 @@ class FrameAccessor(ReportMixin):
     def __init__(self, frame: DataFrame) -> None:
         super().__init__(frame)
         self._frame = frame
+
+    @overload
+    def embed(
+        self,
+        column: str,
+        *,
+        into: str = ...,
+        model: str | None = ...,
+        batch_size: int | None = ...,
+        concurrency: int | None = ...,
+        too_long: TooLong = ...,
+        on_error: OnError = ...,
+        dimensions: int | None = ...,
+        prefix: str = ...,
+        yes: bool = ...,
+        batch: bool = ...,
+        wait: Literal[True] = ...,
+    ) -> DataFrame: ...
+
+    @overload
+    def embed(
+        self,
+        column: str,
+        *,
+        into: str = ...,
+        model: str | None = ...,
+        batch_size: int | None = ...,
+        concurrency: int | None = ...,
+        too_long: TooLong = ...,
+        on_error: OnError = ...,
+        dimensions: int | None = ...,
+        prefix: str = ...,
+        yes: bool = ...,
+        batch: bool = ...,
+        wait: Literal[False],
+    ) -> BatchJob: ...
 
     def embed(  # noqa: PLR0913 (as for lm.embed)
         self,

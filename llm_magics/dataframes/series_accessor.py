@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import pandas as pd
 
@@ -29,6 +29,38 @@ class SeriesAccessor(ReportMixin):
     def __init__(self, series: Series[Any]) -> None:
         super().__init__(series)
         self._series = series
+
+    @overload
+    def embed(
+        self,
+        *,
+        model: str | None = ...,
+        batch_size: int | None = ...,
+        concurrency: int | None = ...,
+        too_long: TooLong = ...,
+        on_error: OnError = ...,
+        dimensions: int | None = ...,
+        prefix: str = ...,
+        yes: bool = ...,
+        batch: bool = ...,
+        wait: Literal[True] = ...,
+    ) -> Series[Any]: ...
+
+    @overload
+    def embed(
+        self,
+        *,
+        model: str | None = ...,
+        batch_size: int | None = ...,
+        concurrency: int | None = ...,
+        too_long: TooLong = ...,
+        on_error: OnError = ...,
+        dimensions: int | None = ...,
+        prefix: str = ...,
+        yes: bool = ...,
+        batch: bool = ...,
+        wait: Literal[False],
+    ) -> BatchJob: ...
 
     def embed(  # noqa: PLR0913 (as for lm.embed)
         self,
