@@ -10,6 +10,7 @@ JSON has no confidence.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 
 _DECODER = json.JSONDecoder()
 _SPACE = " \t\n\r"
+
+# The length of texts of which few are different, as labels are.
+_SHORT = 64
 
 
 def confidence_name(field: str) -> str:
@@ -63,13 +67,18 @@ def field_values(run: RowPromptRun, fields: Mapping[str, Any]) -> dict[str, list
             incomplete += rows * any(name not in found for name in record if name in fields)
             record |= {confidence_name(name): value for name, value in found.items()}
         for name in names:
-            values[name].append(record.get(name))
+            values[name].append(_shared(record.get(name)))
     if incomplete:
         warn(
             f"The confidence is missing in {incomplete:,} rows: "
             "the tokens that the service returned are not those of the answer."
         )
     return values
+
+
+def _shared(value: Any) -> Any:
+    """Return a short text, such as a label, as one object for all equal ones."""
+    return sys.intern(value) if type(value) is str and len(value) <= _SHORT else value
 
 
 def _scores(response: Response) -> dict[str, float]:
