@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.text import display_name, format_usd
+from llm_magics._util.text import display_name, format_usd, pluralize
 from llm_magics.dataframes.rows import EMPTY, MISSING, NO_TEXT, Rows
 from llm_magics.host import current_host, format_duration
 from llm_magics.runtime.embedding.results import FAILED, OUTCOMES, PENDING
@@ -170,7 +170,8 @@ class RowsEstimate:
     def __str__(self) -> str:
         time = "" if self.seconds is None else f" · about {format_duration(self.seconds)}"
         time += f" · attachments: {self.attachments}" if self.attachments else ""
-        time += f" · {self.in_jobs:,} prompts are in batch jobs already" if self.in_jobs else ""
+        in_jobs = pluralize(self.in_jobs, "prompt")
+        time += f" · {in_jobs} already in batch jobs" if self.in_jobs else ""
         return (
             f"{self.rows:,} rows · {self.prompts:,} prompts to send · about {self.input_tokens:,} tokens, "
             f"and answers of up to {self.output_tokens:,} · cost {format_usd(self.cost_usd)}{time}"

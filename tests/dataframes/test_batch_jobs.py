@@ -118,6 +118,14 @@ def test_fresh_submits_again(service: RowService) -> None:
     assert len(service.submitted) == 2
 
 
+def test_prompts_with_the_same_key_are_submitted_once(service: RowService) -> None:
+    """Invalid characters are replaced in a request, so different texts may be equal there."""
+    for fresh in (False, True):
+        answers = lm.prompt(["a\ud800", "a\udfff"], PROMPT, batch=True, fresh=fresh)
+        assert answers[0] == answers[1]
+    assert [len(each) for each in service.submitted] == [1, 1]
+
+
 def test_extracted_fields_are_typed(service: RowService) -> None:
     """One request for each text, whatever the type of the column."""
     for dtype in ("object", "string", "str"):
@@ -341,7 +349,7 @@ def test_a_dry_run_names_the_rows_in_jobs(service: RowService) -> None:
     estimate = lm.prompt(["b", "c"], PROMPT, batch=True, dry_run=True, max_tokens=100)
     assert (estimate.rows, estimate.prompts, estimate.in_jobs) == (2, 1, 1)
     assert estimate.cost_usd == pytest.approx(live.cost_usd / 3 / 2, rel=0.05)
-    assert "1 prompts are in batch jobs already" in str(estimate)
+    assert "1 prompt already in batch jobs" in str(estimate)
     assert len(service.submitted) == 2
 
 

@@ -248,7 +248,8 @@ class PromptJobs:
         left = np.flatnonzero(work.places == PENDING)
         unread = [number for number in left.tolist() if number not in self.errors]
         for start in range(0, len(unread), _SLICE):
-            await asyncio.to_thread(work.look_up, unread[start : start + _SLICE])
+            part = unread[start : start + _SLICE]
+            await asyncio.to_thread(work.look_up, part, is_new=True)
 
     async def _replayed(self, work: PromptWork) -> AsyncGenerator[Progress, None]:
         """Replay recorded answers that do not match the schema, with their corrections."""

@@ -235,8 +235,12 @@ class PromptWork:
 
     # Stored answers.
 
-    def look_up(self, numbers: Iterable[int]) -> None:
-        """Find stored answers to prompts: first in the recording, then in the cache."""
+    def look_up(self, numbers: Iterable[int], *, is_new: bool = False) -> None:
+        """
+        Find stored answers to prompts: first in the recording, then in the cache.
+
+        ``is_new`` means that the cache has new answers, also if older ones must not be used.
+        """
         numbers_of: dict[bytes, list[int]] = {}  # several, if prompts differ only in bad Unicode
         former: dict[bytes, bytes] = {}
         for number in numbers:
@@ -252,7 +256,7 @@ class PromptWork:
             self._keys[start : start + _KEY_BYTES] = key
             numbers_of.setdefault(key, []).append(number)
             former[former_key] = key
-        if self._is_fresh:
+        if self._is_fresh and not is_new:
             return
         found = self._reusable_in_cache(numbers_of)
         lost = {old: key for old, key in former.items() if key not in found}
@@ -294,19 +298,18 @@ class PromptWork:
 
     def read(self, numbers: Sequence[int]) -> dict[int, Response]:
         """Return the stored answers to prompts; one that was deleted meanwhile is open again."""
-        cached = {
-            self.key(number): number
-            for number in numbers
-            if self.places[number] in (CACHED, STORED)
+        cached = [number for number in numbers if self.places[number] in (CACHED, STORED)]
+        keys = [self.key(number) for number in cached]
+        values = self._cache.get_all(dict.fromkeys(keys), _CACHE_S) if keys else {}
+        records = {
+            number: read_record(values.get(key)) for number, key in zip(cached, keys, strict=True)
         }
-        values = self._cache.get_all(cached, _CACHE_S) if cached else {}
-        records = {cached[key]: read_record(value) for key, value in values.items()}
         for number in numbers:
             if self.places[number] == HELD:
                 records[number] = json.loads(self._held[number])
             elif self.places[number] == RECORDED and self._recording is not None:
                 records[number] = self._found_again(number)
-        lost = [number for number in cached.values() if records.get(number) is None]
+        lost = [number for number in cached if records[number] is None]
         if lost:
             self.places[lost] = PENDING
             self._warn_of_lost()
