@@ -36,7 +36,7 @@ from llm_magics.runtime.embedding.request import Sender, embed_mean_of_parts
 from llm_magics.runtime.embedding.results import OK, EmbeddingResults, EmbedOptions
 from llm_magics.runtime.embedding.vector_cache import VectorCache
 from llm_magics.runtime.jobs.run import JobRun
-from llm_magics.runtime.jobs.spending import settle
+from llm_magics.runtime.jobs.spending import run_in_budget
 from llm_magics.runtime.jobs.work import Accepted, JobOptions, Kind
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.response import Response
@@ -304,24 +304,20 @@ class EmbeddingJobs(EmbeddingCall):
 
     async def _submitted(self, work: EmbeddingWork) -> AsyncGenerator[Progress, None]:
         run = JobRun(self._session, work, self._missing(work), options=self.options)
-        budget, estimate_usd = self._session.budget, None
-        if budget.limit_usd is not None:
+        estimate_usd = None
+        if self._session.budget.limit_usd is not None:
             estimate_usd = self._estimated(work.route, (await run.plan()).free).cost_usd
         try:
-            with budget.held(work.route.name, estimate_usd) as hold:
-                try:
-                    async with aclosing(run.events()) as steps:
-                        async for progress in steps:
-                            yield progress
-                finally:
-                    hold.spent_usd = 0.0
-                    self.job_ids = list(dict.fromkeys([*self.job_ids, *run.job_ids]))
-                    settle(
-                        self._session,
-                        self.job_ids,
-                        spent_usd=work.take_spent(),
-                        estimate_usd=estimate_usd or 0.0,
-                    )
+            running = run_in_budget(
+                self._session,
+                run,
+                work,
+                estimate_usd=estimate_usd,
+                job_ids=self.job_ids,
+            )
+            async with aclosing(running) as steps:
+                async for progress in steps:
+                    yield progress
         finally:
             for number, error in run.errors.items():
                 self.results.fail(number, error)

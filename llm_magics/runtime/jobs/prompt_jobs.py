@@ -22,7 +22,7 @@ from llm_magics.runtime.batch import BatchCall, BatchEstimate, attachment_counts
 from llm_magics.runtime.delivery import Deliveries
 from llm_magics.runtime.jobs.prompts import HELD, LIVE, PENDING, RECORDED, STORED, PromptWork
 from llm_magics.runtime.jobs.run import JobRun
-from llm_magics.runtime.jobs.spending import settle
+from llm_magics.runtime.jobs.spending import run_in_budget
 from llm_magics.runtime.jobs.work import JobOptions
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
@@ -214,27 +214,23 @@ class PromptJobs:
     ) -> AsyncGenerator[Progress, None]:
         """Run the jobs within the budget, and log what was accepted."""
         run = self._run = self._job_run(work, missing)
-        budget, started = self._session.budget, datetime.now(UTC)
+        started = datetime.now(UTC)
         results, ending = work.results, ""
         estimate = BatchEstimate()
-        if budget.limit_usd is not None:
+        if self._session.budget.limit_usd is not None:
             free = (await run.plan()).free
             estimate = await self._estimate(work, free) if free else estimate
         try:
-            with budget.held(work.route.name, estimate.cost_usd) as hold:
-                try:
-                    async with aclosing(run.events()) as steps:
-                        async for progress in steps:
-                            yield progress
-                finally:
-                    hold.spent_usd = 0.0
-                    self.job_ids = list(dict.fromkeys([*self.job_ids, *run.job_ids]))
-                    settle(
-                        self._session,
-                        self.job_ids,
-                        spent_usd=work.take_spent(),
-                        estimate_usd=estimate.known_usd,
-                    )
+            running = run_in_budget(
+                self._session,
+                run,
+                work,
+                estimate_usd=estimate.cost_usd,
+                job_ids=self.job_ids,
+            )
+            async with aclosing(running) as steps:
+                async for progress in steps:
+                    yield progress
         except LLMError as error:
             ending = redact(f"{type(error).__name__}: {error}")
             raise

@@ -119,6 +119,11 @@ class JobRun:
         self.errors: dict[int, LLMError] = {}
 
     @property
+    def model(self) -> str:
+        """The full name of the model."""
+        return self._work.route.name
+
+    @property
     def job_ids(self) -> list[str]:
         """Our identifiers of the jobs that have or had the rows."""
         return list(self._followed)

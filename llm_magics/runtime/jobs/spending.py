@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Protocol
 
+from llm_magics.host import Progress
+from llm_magics.runtime.jobs.run import JobRun
 from llm_magics.runtime.session import Session
 
 
-def settle(
-    session: Session, job_ids: Sequence[str], *, spent_usd: float, estimate_usd: float
+class Spending(Protocol):
+    """Counts what the accepted results have cost."""
+
+    def take_spent(self) -> float:
+        """Return the known cost since the last call of this method, in US dollars."""
+
+
+async def run_in_budget(
+    session: Session,
+    run: JobRun,
+    spending: Spending,
+    *,
+    estimate_usd: float | None,
+    job_ids: list[str],
+) -> AsyncGenerator[Progress, None]:
+    """
+    Run the jobs if their estimate fits into the budget, and yield the progress.
+
+    The identifiers of the jobs are added to ``job_ids``.
+
+    Raises:
+        BudgetError: the estimate exceeds the remaining budget, or is unknown.
+    """
+    with session.budget.held(run.model, estimate_usd) as hold:
+        try:
+            async with aclosing(run.events()) as steps:
+                async for progress in steps:
+                    yield progress
+        finally:
+            hold.spent_usd = 0.0
+            job_ids += [name for name in run.job_ids if name not in job_ids]
+            _settle(session, job_ids, spending.take_spent(), estimate_usd or 0.0)
+
+
+def _settle(
+    session: Session, job_ids: Sequence[str], spent_usd: float, estimate_usd: float
 ) -> None:
     """Count the cost of accepted results, and reserve the estimate of jobs under way."""
     budget = session.budget
