@@ -8,6 +8,9 @@ from typing import Any
 
 from llm_magics._util.text import replace_lone_surrogates
 
+# No service has that many requests, and the journal and tables cannot hold numbers of any size.
+_MAX_COUNT = 10**15
+
 
 def encode_line(value: Any) -> bytes:
     r"""
@@ -44,4 +47,4 @@ def parse_count(value: Any) -> int:
     """Return a count, which Google writes as text; 0 if it is missing or invalid."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) < 16:
         value = int(value)
-    return value if type(value) is int and value > 0 else 0
+    return value if type(value) is int and 0 < value < _MAX_COUNT else 0

@@ -126,6 +126,24 @@ def test_prompts_with_the_same_key_are_submitted_once(service: RowService) -> No
     assert [len(each) for each in service.submitted] == [1, 1]
 
 
+def test_the_journal_quotes_no_prompt_and_no_answer(service: RowService) -> None:
+    """Neither in the errors of rows, of which it has the kind."""
+    usual = service.batches.usual_answer
+    failures = {
+        "private prompt": Answer({"error": {"message": "Cannot use 'private prompt'."}}, 400),
+        "b": Answer({"choices": "private answer"}),
+    }
+    service.batches.answer = lambda request: failures.get(
+        prompt_of(request.body).removeprefix("Sum up "), usual(request)
+    )
+    frame = frame_of(*failures, "c")
+    with pytest.warns(UserWarning, match="2 failed"):
+        frame.llm.prompt(PROMPT, batch=True)
+    content = b"".join(path.read_bytes() for path in Path("cache").glob("jobs.sqlite*"))
+    assert b"ProviderError" in content
+    assert b"private" not in content
+
+
 def test_extracted_fields_are_typed(service: RowService) -> None:
     """One request for each text, whatever the type of the column."""
     for dtype in ("object", "string", "str"):

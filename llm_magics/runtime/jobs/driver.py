@@ -15,6 +15,7 @@ journal what is about to happen, so that the driver of another kernel can go on 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -49,6 +50,9 @@ _MISSING_S = 600.0
 
 # How long an interrupt waits for the answer to a request that creates a job.
 _LAST_ANSWER_S = 5.0
+
+# The numbers of rows as they are submitted; a service could return any other text.
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
 
 # The number of results that are stored in one transaction.
 _RESULTS = 256
@@ -316,7 +320,7 @@ class Driver:
     def _row_of(self, custom_id: str) -> int | None:
         """Return the number of a row in the job; ``None`` if the result is not the job's."""
         mark, _, number = custom_id.rpartition("-")
-        is_mine = mark == self.record.id and number.isdecimal()
+        is_mine = mark == self.record.id and _NUMBER.fullmatch(number) is not None
         return int(number) if is_mine and int(number) < self.record.rows else None
 
     async def _accept(
@@ -339,7 +343,7 @@ class Driver:
                     number=row,
                     state=RowState.STORED if each.error is None else RowState.FAILED,
                     cost_usd=each.cost_usd,
-                    error=None if each.error is None else str(each.error),
+                    error=None if each.error is None else _kind_of(each.error),
                 )
             )
         await asyncio.to_thread(desk.journal.mark, self.record, marks)
@@ -348,7 +352,7 @@ class Driver:
     async def _fail_rows(self, open_rows: dict[int, int], error: ProviderError) -> None:
         """Record the rows without a result as failed; they can be submitted again."""
         marks = [
-            Mark(number=row, state=RowState.FAILED, cost_usd=0.0, error=str(error))
+            Mark(number=row, state=RowState.FAILED, cost_usd=0.0, error=_kind_of(error))
             for row in open_rows
         ]
         self.errors |= dict.fromkeys(open_rows.values(), error)
@@ -431,6 +435,12 @@ def _explained(result: BatchResult) -> BatchResult:
         hint="Run the cell again to submit it again.",
     )
     return replace(result, error=error)
+
+
+def _kind_of(error: LLMError) -> str:
+    """Return what the journal has of an error: its message may quote a prompt or an answer."""
+    status = getattr(error, "status", None)
+    return type(error).__name__ + (f", status {status}" if status else "")
 
 
 def _is_refusal(error: ProviderError) -> bool:

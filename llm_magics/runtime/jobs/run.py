@@ -226,7 +226,8 @@ class JobRun:
 
     def _is_free(self, place: Found) -> bool:
         """Return whether a request is in no job whose result can still be used."""
-        if place.job.state in ACTIVE:
+        # An open row of a job that has ended is paid and unread: with ``fresh`` it is new, too.
+        if place.job.state in ACTIVE or place.state is RowState.OPEN:
             return False
         return place.state is RowState.FAILED or self._options.is_fresh
 
@@ -378,7 +379,9 @@ class JobRun:
                 self._done[number] = True
             else:
                 self.errors[number] = ProviderError(
-                    error or "The request failed.", provider=followed.record.provider
+                    f"The request failed ({error}). Another notebook has read the reason.",
+                    hint="Run the cell again to submit it again.",
+                    provider=followed.record.provider,
                 )
         return numbers
 

@@ -70,7 +70,7 @@ class JobOptions:
     Attributes:
         wait: whether to wait until the jobs have ended.
         timeout_s: the longest wait, in seconds.
-        is_fresh: whether to submit requests whose answers an ended job already has.
+        is_fresh: whether to submit requests whose answers were read from an ended job before.
     """
 
     wait: bool = True

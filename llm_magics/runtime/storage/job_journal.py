@@ -14,7 +14,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, Literal
@@ -111,6 +111,10 @@ class JobRecord:
     def is_active(self) -> bool:
         """Whether it exists or may exist at the service, and has not ended."""
         return self.state in ACTIVE
+
+
+# By name, because a later version may add columns.
+_COLUMNS = [each.name for each in fields(JobRecord) if each.name != "cost_usd"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -349,9 +353,9 @@ class Journal:
 
     def _records(self, rest: str, *arguments: Any) -> list[JobRecord]:
         with self._reading() as connection:
-            cursor = connection.execute(f"SELECT * FROM jobs {rest}", arguments)  # noqa: S608
-            names = [each[0] for each in cursor.description]
-            return [JobRecord(**dict(zip(names, row, strict=True))) for row in cursor]
+            query = f"SELECT {', '.join(_COLUMNS)} FROM jobs {rest}"  # noqa: S608
+            rows = connection.execute(query, arguments)
+            return [JobRecord(**dict(zip(_COLUMNS, row, strict=True))) for row in rows]
 
     def _update(self, job_id: str, **values: Any) -> None:
         names = ", ".join(f"{name} = ?" for name in values)

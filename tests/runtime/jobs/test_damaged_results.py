@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -64,6 +65,24 @@ def test_a_line_that_stays_damaged_costs_its_own_row(
     fake.fails = None
     assert rows_without_answer(tmp_path, fake, clock) == []
     assert len(fake.billed()) == kills.ROWS + 1
+
+
+def test_results_of_other_numbers_belong_to_no_row(
+    tmp_path: Path, clock: kills.SharedClock
+) -> None:
+    """A number is written in one way only, and may have any length."""
+    fake = FakeBatches("openai", clock=clock)  # type: ignore[arg-type]
+
+    def misnumbered(content: bytes) -> bytes:
+        result = json.loads(content.splitlines()[0])
+        mark = result["custom_id"].rpartition("-")[0]
+        foreign = ("9" * 5000, "01", "\u0661", "", f"{kills.ROWS}", "²")
+        lines = [{**result, "custom_id": f"{mark}-{number}"} for number in foreign]
+        return b"".join(json.dumps(each).encode() + b"\n" for each in lines) + content
+
+    fake.fails = damaging(fake, misnumbered)
+    assert rows_without_answer(tmp_path, fake, clock) == []
+    assert len(fake.billed()) == kills.ROWS
 
 
 def test_a_damaged_line_beyond_the_rows_costs_nothing(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -377,6 +379,19 @@ def test_fresh_submits_again(world: World) -> None:
     assert len(world.ledger.batches) == 3
 
 
+def test_fresh_reads_an_ended_job_whose_results_are_unread(world: World) -> None:
+    """They are paid, also if the list of jobs has noted the end before."""
+    world.go(TEXTS, is_fresh=True, wait=False)
+    world.ledger.clock.time += world.ledger.run_s
+    journal = world.journal()
+    (job,) = journal.jobs()
+    journal.note_ended(job.id, "completed", 3, 0)
+    journal.close()
+    world.go(TEXTS, is_fresh=True)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
+    assert len(world.ledger.batches) == 1
+
+
 def test_a_kernel_that_ended_before_the_create_frees_its_rows(world: World) -> None:
     """Nothing was paid."""
     journal = world.journal()
@@ -468,3 +483,12 @@ def test_the_journal_has_no_key_and_no_prompt(world: World) -> None:
     content = b"".join(path.read_bytes() for path in world.folder.glob("jobs.sqlite*"))
     assert b"memory" in content
     assert b'{"text"' not in content
+
+
+def test_a_journal_with_columns_of_a_later_version_is_read(world: World) -> None:
+    """Two versions can share a cache folder."""
+    world.go(TEXTS, wait=False)
+    with closing(sqlite3.connect(world.folder / "jobs.sqlite")) as connection:
+        connection.execute("ALTER TABLE jobs ADD COLUMN of_a_later_version TEXT")
+    world.go(TEXTS)
+    assert world.answers(TEXTS) == ["A", "B", "C"]
