@@ -16,7 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from array import array
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -38,6 +39,7 @@ from llm_magics.providers.batches.service import (
 )
 from llm_magics.providers.batches.transfers import INVALID_RESULTS
 from llm_magics.runtime.jobs.clock import Backoff, Clock
+from llm_magics.runtime.jobs.open_rows import OpenRows
 from llm_magics.runtime.jobs.search import Search
 from llm_magics.runtime.jobs.work import Work
 from llm_magics.runtime.storage.job_journal import JobRecord, Journal, Mark, RowState
@@ -95,8 +97,8 @@ class Driver:
         is_queue_full: whether the service dropped it because too much is queued.
     """
 
-    def __init__(self, desk: Desk, record: JobRecord, numbers: Mapping[int, int]) -> None:
-        """``numbers`` has the numbers of the work by those of the job's rows."""
+    def __init__(self, desk: Desk, record: JobRecord, numbers: array[int]) -> None:
+        """``numbers`` has the number in the work of each row of the job; -1 for other rows."""
         self._desk = desk
         self._numbers = numbers
         self.record = record
@@ -226,7 +228,7 @@ class Driver:
             JobError: the results could not be stored.
         """
         desk, record = self._desk, self.record
-        open_rows = dict(self._numbers)
+        open_rows = OpenRows(self._numbers)
         try:
             if record.outcome == "deleted":
                 raise self._gone()
@@ -270,7 +272,7 @@ class Driver:
         msg = f"{self.record.provider} no longer has the batch {self.record.service_id}."
         return ResultsGoneError(msg, provider=self.record.provider)
 
-    async def _read(self, status: JobStatus, open_rows: dict[int, int]) -> ProviderError | None:
+    async def _read(self, status: JobStatus, open_rows: OpenRows) -> ProviderError | None:
         """
         Read all results; after a lost connection, again from the beginning.
 
@@ -297,7 +299,7 @@ class Driver:
             else:
                 return None
 
-    async def _read_once(self, status: JobStatus, open_rows: dict[int, int]) -> None:
+    async def _read_once(self, status: JobStatus, open_rows: OpenRows) -> None:
         """Read the results from the beginning, and store them, also those before an error."""
         batch: list[tuple[int, BatchResult]] = []
         results = self._desk.service.results(status)
@@ -323,19 +325,17 @@ class Driver:
         is_mine = mark == self.record.id and _NUMBER.fullmatch(number) is not None
         return int(number) if is_mine and int(number) < self.record.rows else None
 
-    async def _accept(
-        self, batch: list[tuple[int, BatchResult]], open_rows: dict[int, int]
-    ) -> None:
+    async def _accept(self, batch: list[tuple[int, BatchResult]], open_rows: OpenRows) -> None:
         """Store results, then record in the journal that they are stored."""
         if not batch:
             return
         desk = self._desk
         unique = {row: result for row, result in batch if row in open_rows}
-        numbered = [(open_rows[row], result) for row, result in unique.items()]
+        numbered = [(open_rows.number(row), result) for row, result in unique.items()]
         accepted = await desk.work.accept(numbered)
         marks: list[Mark] = []
         for row, each in zip(unique, accepted, strict=True):
-            number = open_rows.pop(row)
+            number = open_rows.take(row)
             if each.error is not None:
                 self.errors[number] = each.error
             marks.append(
@@ -349,13 +349,14 @@ class Driver:
         await asyncio.to_thread(desk.journal.mark, self.record, marks)
         desk.changed()
 
-    async def _fail_rows(self, open_rows: dict[int, int], error: ProviderError) -> None:
+    async def _fail_rows(self, open_rows: OpenRows, error: ProviderError) -> None:
         """Record the rows without a result as failed; they can be submitted again."""
+        left = open_rows.left()
         marks = [
             Mark(number=row, state=RowState.FAILED, cost_usd=0.0, error=_kind_of(error))
-            for row in open_rows
+            for row in left
         ]
-        self.errors |= dict.fromkeys(open_rows.values(), error)
+        self.errors |= {open_rows.take(row): error for row in left}
         await asyncio.to_thread(self._desk.journal.mark, self.record, marks)
 
     # Steps.

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, overload
 
 from llm_magics._async.concurrency import run_bounded
 from llm_magics._util.filesystem import FileLock
@@ -278,9 +278,7 @@ class JobRun:
             kind=work.kind,
             path=files[0].path,
         )
-        claims = [
-            Claim(id=file.id, keys=[work.key(number) for number in file.numbers]) for file in files
-        ]
+        claims = [Claim(id=file.id, keys=_Keys(work, file.numbers)) for file in files]
         now = self._clock.now()
         return await asyncio.to_thread(self._journal.claim, claims, target, now, self._is_free)
 
@@ -349,29 +347,34 @@ class JobRun:
                 if driver.is_queue_full:
                     await self._clock.sleep(_QUEUE_S)
                 return
-            if numbers:
+            if max(numbers, default=-1) >= 0:
                 await driver.read()
-            for number in numbers.values():
-                self._done[number] = number not in driver.errors
+            self._mark_read(numbers, driver.errors)
         finally:
             self.errors |= driver.errors
             followed.record = driver.record
             self._news.put_nowait(None)
 
-    def _numbers_of(self, followed: _Followed) -> dict[int, int]:
+    def _mark_read(self, numbers: array[int], errors: Mapping[int, LLMError]) -> None:
+        for number in numbers:
+            if number >= 0:
+                self._done[number] = number not in errors
+
+    def _numbers_of(self, followed: _Followed) -> array[int]:
         """
-        Return the numbers of the work by the rows of the job whose results it reads.
+        Return the number in the work of each row of the job to be read; -1 for other rows.
 
         What another kernel has read while this one waited is taken from the journal and the cache.
         """
         assert followed.record is not None
         if followed.input is not None:
-            return dict(enumerate(followed.input.numbers))
-        ours = dict(zip(followed.rows, followed.numbers, strict=True))
-        numbers: dict[int, int] = {}
+            return followed.input.numbers
+        numbers = array("q", [-1]) * followed.record.rows
+        for row, number in zip(followed.rows, followed.numbers, strict=True):
+            numbers[row] = number
         for row, state, error in self._journal.rows_of(followed.record):
-            number = ours.get(row)
-            if number is None:
+            number, numbers[row] = numbers[row], -1
+            if number < 0:
                 continue
             if state is RowState.OPEN or (state is RowState.STORED and followed.was_ended):
                 numbers[row] = number
@@ -414,6 +417,26 @@ class JobRun:
             "requests",
             elapsed_s,
         )
+
+
+class _Keys(Sequence[bytes]):
+    """The keys of requests, which are not held."""
+
+    def __init__(self, work: Work, numbers: Sequence[int]) -> None:
+        self._work = work
+        self._numbers = numbers
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    @overload
+    def __getitem__(self, index: int) -> bytes: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[bytes]: ...
+    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
+        if isinstance(index, slice):
+            return [self._work.key(number) for number in self._numbers[index]]
+        return self._work.key(self._numbers[index])
 
 
 def _slices(numbers: Iterable[int], size: int = 2000) -> Iterator[list[int]]:

@@ -263,11 +263,13 @@ class Journal:
         Returns:
             Whether they were entered: all or none.
         """
-        keys = [key for claim in claims for key in claim.keys]
         with self._writing() as connection:
             _delete_old(connection, now)
-            if not all(map(is_free, self.find(keys).values())):
-                return False
+            for claim in claims:
+                for start in range(0, len(claim.keys), _KEYS):
+                    found = self.find(claim.keys[start : start + _KEYS])
+                    if not all(map(is_free, found.values())):
+                        return False
             for claim in claims:
                 serial = connection.execute(
                     "INSERT INTO jobs (id, provider, address, account, model, kind, path, state,"
