@@ -16,9 +16,12 @@ from llm_magics.errors import JobError, LLMError, ProviderError, UnsupportedErro
 from llm_magics.providers.batches.offline import LiveRequest
 from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.jobs.work import Work
+from llm_magics.runtime.storage.job_journal import Journal
 
 # The event loop is given to others after this number of requests.
 _STEP = 100
+
+_LINES = "lines.jsonl"
 
 
 class InputFile:
@@ -41,7 +44,7 @@ class InputFile:
         self._folder = folder / self.id
         self._folder.mkdir(parents=True, mode=0o700)
         self.lock = FileLock.try_acquire(self._folder)
-        self.lines = self._folder / "lines.jsonl"
+        self.lines = self._folder / _LINES
         self.lines.touch(mode=0o600)  # prompts are private
         self._file: BufferedWriter | None = self.lines.open("wb")
 
@@ -72,6 +75,21 @@ class InputFile:
         self.release()
         with suppress(OSError):
             self._folder.rmdir()
+
+
+def delete_remains(folder: Path, journal: Journal) -> None:
+    """Delete the requests of notebooks that were killed before a service had them: prompts are private."""
+    for lines in folder.glob(f"*/{_LINES}"):
+        with suppress(OSError):
+            lock = FileLock.try_acquire(lines.parent)
+            if lock is None:
+                continue
+            try:
+                lines.unlink()
+            finally:
+                lock.release()
+            if not journal.has_job(lines.parent.name):  # otherwise its driver needs the folder
+                lines.parent.rmdir()
 
 
 async def write_input_files(

@@ -18,7 +18,7 @@ from llm_magics.host import Progress
 from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.jobs.clock import Clock
 from llm_magics.runtime.jobs.driver import Desk, Driver
-from llm_magics.runtime.jobs.input_file import InputFile, write_input_files
+from llm_magics.runtime.jobs.input_file import InputFile, delete_remains, write_input_files
 from llm_magics.runtime.jobs.work import JobOptions, Work
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.job_journal import (
@@ -146,6 +146,7 @@ class JobRun:
             ProviderError: the service has refused a job.
         """
         began = time.monotonic()
+        await asyncio.to_thread(delete_remains, self._folder, self._journal)
         self._is_freed = True
         while self._is_freed:
             self._is_freed = False
@@ -336,6 +337,7 @@ class JobRun:
                     await driver.drop("The notebook ended before it was submitted.")
                 else:
                     await driver.submit(followed.input.lines)
+                    followed.input.release()
             if driver.record.state != "dropped" and not self._options.wait:
                 return
             if driver.record.state in ("creating", "uncertain"):

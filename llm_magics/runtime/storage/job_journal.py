@@ -202,6 +202,10 @@ class Journal:
             raise JobError(msg, hint="List them with: %llm jobs")
         return found[0]
 
+    def has_job(self, job_id: str) -> bool:
+        """Return whether there is a job with our identifier ``job_id``."""
+        return self.path.exists() and bool(self._records("WHERE id = ?", job_id))
+
     def find(self, keys: Sequence[bytes]) -> dict[bytes, Found]:
         """Return where the requests of ``keys`` are; of several jobs, in the latest one."""
         if not self.path.exists():

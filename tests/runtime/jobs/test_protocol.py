@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from llm_magics._util.filesystem import FileLock
 from llm_magics.errors import (
     AuthenticationError,
     JobError,
@@ -492,3 +493,26 @@ def test_a_journal_with_columns_of_a_later_version_is_read(world: World) -> None
         connection.execute("ALTER TABLE jobs ADD COLUMN of_a_later_version TEXT")
     world.go(TEXTS)
     assert world.answers(TEXTS) == ["A", "B", "C"]
+
+
+def test_prompts_are_on_the_disk_only_until_they_are_submitted(world: World) -> None:
+    """Not while a job runs, and not after a notebook was killed; another one may be writing."""
+    jobs = world.folder / "jobs"
+    for name in ("killed", "writing"):
+        (jobs / name).mkdir(parents=True)
+        (jobs / name / "lines.jsonl").write_text("a private prompt")
+    lock = FileLock.try_acquire(jobs / "writing")
+    assert lock is not None
+    run, _ = world.run_of(TEXTS)
+    states: dict[str, set[int]] = {}
+
+    async def work() -> None:
+        async for _ in run.events():
+            for job in run._journal.jobs():
+                states.setdefault(job.state, set()).add(len([*jobs.glob("*/lines.jsonl")]))
+
+    asyncio.run(work())
+    run._journal.close()
+    lock.release()
+    assert states["running"] == {1}
+    assert [path.name for path in jobs.iterdir()] == ["writing"]
