@@ -10,8 +10,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._util.text import format_usd, pluralize
 from llm_magics._util.validation import check_positive
 from llm_magics.dataframes.reports import sum_known
-from llm_magics.errors import Interrupted
-from llm_magics.runtime.jobs.control import cancel_job, look_at_jobs
+from llm_magics.runtime.jobs.control import cancel_job, look_at_jobs, stopped_waiting
 from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
@@ -100,7 +99,9 @@ class BatchJob:
             check_positive("timeout", timeout, "seconds")
         ended_by = self._wait(timeout)
         if isinstance(ended_by, KeyboardInterrupt):
-            raise stopped_waiting(self._run, self.ids, None)
+            done = int(self._run.is_answered.sum())
+            rows = f"{done:,} of {len(self._run.codes):,} rows are answered"
+            raise stopped_waiting(session, rows, self.ids, None)
         if ended_by is not None:
             raise ended_by
 
@@ -159,13 +160,3 @@ class BatchJob:
             failed=sum(each.failed for each in records),
             cost_usd=sum_known(each.cost_usd for each in records),
         )
-
-
-def stopped_waiting(run: Run, jobs: list[str], partial: Any) -> Interrupted:
-    """Return the error for an interrupt while jobs are under way."""
-    done = int(run.is_answered.sum())
-    names = ", ".join(jobs)
-    go_on = "The batch job {} goes on" if len(jobs) == 1 else "The batch jobs {} go on"
-    msg = f"Stopped waiting: {done:,} of {len(run.codes):,} rows are answered. {go_on.format(names)}."
-    hint = f"Run the cell again to get the rows, or cancel it: %llm jobs cancel {jobs[0]}"
-    return Interrupted(msg, hint=hint, partial=partial)

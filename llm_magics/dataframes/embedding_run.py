@@ -25,6 +25,7 @@ from llm_magics.errors import Interrupted, LLMError, UsageError
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.embedding import EmbeddingCall, EmbedOptions
 from llm_magics.runtime.embedding.results import AVERAGED, OK, TRUNCATED
+from llm_magics.runtime.jobs.control import stopped_waiting
 from llm_magics.runtime.jobs.embeddings import EmbeddingJobs
 from llm_magics.runtime.jobs.work import JobOptions
 from llm_magics.runtime.session import session
@@ -101,14 +102,10 @@ class EmbeddedRows:
         """Return the exception for an interrupt; its hint says where the finished vectors are."""
         where = where or "the exception's .partial"
         done = sum(vector is not None for vector in self.vectors)
-        jobs = self.call.job_ids if isinstance(self.call, EmbeddingJobs) else []
-        if jobs:
-            go_on = "The batch job {} goes on" if len(jobs) == 1 else "The batch jobs {} go on"
-            msg = f"Stopped waiting: {done:,} of {len(self.rows):,} rows are embedded."
-            msg = f"{msg} {go_on.format(', '.join(jobs))}."
-            go_on = f"Run it again to get the vectors, or cancel it: %llm jobs cancel {jobs[0]}"
-            return Interrupted(msg, hint=go_on, partial=partial)
-        msg = f"Stopped: {done:,} of {len(self.rows):,} rows are embedded."
+        rows = f"{done:,} of {len(self.rows):,} rows are embedded"
+        if isinstance(self.call, EmbeddingJobs) and self.call.job_ids:
+            return stopped_waiting(session, rows, self.call.job_ids, partial)
+        msg = f"Stopped: {rows}."
         hint = f"Their vectors are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics.dataframes.answer_columns import build_columns, schema_fields
-from llm_magics.dataframes.batch_job import BatchJob, stopped_waiting
+from llm_magics.dataframes.batch_job import BatchJob
 from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
 from llm_magics.dataframes.prompt_run import RowPromptRun
 from llm_magics.dataframes.reports import announce, store_report
@@ -22,6 +22,8 @@ from llm_magics.dataframes.row_attachments import RowAttachments
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
 from llm_magics.errors import Interrupted, LLMError
+from llm_magics.runtime.jobs.control import stopped_waiting
+from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,9 +41,10 @@ def final_error(
     """Return the error to raise: the one that ended the run; otherwise, if required, the first."""
     if isinstance(ended_by, KeyboardInterrupt):
         done = int(run.is_answered.sum())
+        rows = f"{done:,} of {len(run.codes):,} rows are answered"
         if run.call.job_ids:
-            return stopped_waiting(run, run.call.job_ids, partial)
-        msg = f"Stopped: {done:,} of {len(run.codes):,} rows are answered."
+            return stopped_waiting(session, rows, run.call.job_ids, partial)
+        msg = f"Stopped: {rows}."
         hint = f"Their answers are in {where} and will not be requested again." if done else None
         return Interrupted(msg, hint=hint, partial=partial)
     counts = run.counts()

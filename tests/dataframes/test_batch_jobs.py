@@ -17,6 +17,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.batch_job import BatchJob
 from llm_magics.host import TerminalHost, install_host
+from llm_magics.runtime.jobs.control import stopped_waiting
 from llm_magics.runtime.session import session
 from tests.support.batch_answers import prompt_of
 from tests.support.batch_fakes import Answer, Request
@@ -450,6 +451,29 @@ def test_an_interrupt_leaves_the_job_running(
     frame.llm.prompt(PROMPT, batch=True)
     assert frame["answer"].notna().all()
     assert service.submitted == [["Sum up b"]]
+
+
+def test_an_interrupt_names_only_jobs_that_go_on(service: RowService) -> None:
+    """Neither one that was not submitted, nor one that has ended."""
+    (name,) = frame_of("a").llm.prompt(PROMPT, batch=True, wait=False).ids
+    journal = session.journal
+
+    def stopped() -> tuple[str, str]:
+        error = stopped_waiting(session, "0 of 1 rows are answered", ["dropped", name], None)
+        return str(error).partition(". ")[2], error.hint or ""
+
+    assert stopped()[0] == f"The batch job {name} goes on."
+    assert f"%llm jobs cancel {name}" in stopped()[1]
+    journal.note_ended(name, "completed", 1, 0)
+    assert stopped() == (
+        f"The batch job {name} has ended.",
+        "Run the cell again to read the results.",
+    )
+    journal.note_prepared(name, "")
+    assert stopped() == (
+        "No batch job was submitted.",
+        "Run the cell again to submit the rows.",
+    )
 
 
 def _until_submitted(service: RowService) -> Any:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from llm_magics._util.filesystem import FileLock
-from llm_magics.errors import JobError, LLMError, nearest
+from llm_magics.errors import Interrupted, JobError, LLMError, nearest
 from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.job_journal import JobRecord, RowState
@@ -139,3 +139,24 @@ def forget_job(session: Session, record: JobRecord) -> None:
     if lock is not None:
         lock.release()
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stopped_waiting(
+    session: Session, done: str, jobs: Sequence[str], partial: object
+) -> Interrupted:
+    """Return the error for an interrupt after ``jobs`` were prepared; ``done`` is a part of a sentence."""
+    states = {each.id: each.state for each in session.journal.jobs()}
+    active = [each for each in jobs if states.get(each) in ("creating", "uncertain", "running")]
+    ended = [each for each in jobs if states.get(each) == "ended"]
+    msg, hint = "No batch job was submitted.", "Run the cell again to submit the rows."
+    if active:
+        msg = f"{_names(active)} {'goes' if len(active) == 1 else 'go'} on."
+        hint = f"Run the cell again to get the rows, or cancel it: %llm jobs cancel {active[0]}"
+    elif ended:
+        msg = f"{_names(ended)} {'has' if len(ended) == 1 else 'have'} ended."
+        hint = "Run the cell again to read the results."
+    return Interrupted(f"Stopped waiting: {done}. {msg}", hint=hint, partial=partial)
+
+
+def _names(jobs: Sequence[str]) -> str:
+    return f"The batch job{'s' if len(jobs) > 1 else ''} {', '.join(jobs)}"
