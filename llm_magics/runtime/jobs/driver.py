@@ -329,10 +329,12 @@ class Driver:
         """Store results, then record in the journal that they are stored."""
         if not batch:
             return
-        desk = self._desk
-        unique = {row: result for row, result in batch if row in open_rows}
+        unique: dict[int, BatchResult] = {}
+        for row, result in batch:  # of several results for a row, an answer counts first
+            if row in open_rows and (row not in unique or unique[row].body is None):
+                unique[row] = result
         numbered = [(open_rows.number(row), result) for row, result in unique.items()]
-        accepted = await desk.work.accept(numbered)
+        accepted = await self._desk.work.accept(numbered)
         marks: list[Mark] = []
         for row, each in zip(unique, accepted, strict=True):
             number = open_rows.take(row)
@@ -346,8 +348,8 @@ class Driver:
                     error=None if each.error is None else _kind_of(each.error),
                 )
             )
-        await asyncio.to_thread(desk.journal.mark, self.record, marks)
-        desk.changed()
+        await asyncio.to_thread(self._desk.journal.mark, self.record, marks)
+        self._desk.changed()
 
     async def _fail_rows(self, open_rows: OpenRows, error: ProviderError) -> None:
         """Record the rows without a result as failed; they can be submitted again."""

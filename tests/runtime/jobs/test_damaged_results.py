@@ -85,6 +85,23 @@ def test_results_of_other_numbers_belong_to_no_row(
     assert len(fake.billed()) == kills.ROWS
 
 
+def test_an_answer_counts_before_an_error_for_the_same_row(
+    tmp_path: Path, clock: kills.SharedClock
+) -> None:
+    """The answer is paid, so the row is not submitted again."""
+    fake = FakeBatches("openai", clock=clock)  # type: ignore[arg-type]
+
+    def doubled(content: bytes) -> bytes:
+        result = json.loads(content.splitlines()[0])
+        error = {**result, "response": None, "error": {"code": "x", "message": "No."}}
+        line = json.dumps(error).encode() + b"\n"
+        return line + content + line
+
+    fake.fails = damaging(fake, doubled)
+    assert rows_without_answer(tmp_path, fake, clock) == []
+    assert len(fake.billed()) == kills.ROWS
+
+
 def test_a_damaged_line_beyond_the_rows_costs_nothing(
     tmp_path: Path, clock: kills.SharedClock
 ) -> None:
