@@ -170,6 +170,19 @@ class BatchService(ABC):
     async def retrieve(self, job_id: str) -> JobStatus:
         """Return the state of a job."""
 
+    async def look_at(self, job_id: str) -> JobStatus:
+        """
+        Return the state of a job, and make sure that it is the state of this job.
+
+        Raises:
+            ProviderError: the service has answered with another job.
+        """
+        status = await self.retrieve(job_id)
+        if status.id != job_id:
+            msg = f"{self.provider.name} described another batch than {job_id}."
+            raise ProviderError(msg, provider=self.provider.name, retryable=True)
+        return status
+
     @abstractmethod
     def results(self, status: JobStatus) -> AsyncGenerator[BatchResult, None]:
         """

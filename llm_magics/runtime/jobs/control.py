@@ -40,7 +40,7 @@ async def _look(session: Session, record: JobRecord) -> Look:
     try:
         service = service_of(session, record)
         async with asyncio.timeout(_LOOK_S):
-            status = await service.retrieve(record.service_id)
+            status = await service.look_at(record.service_id)
     except TimeoutError:
         return Look(record, f"{record.provider} did not answer within {_LOOK_S:.0f} s.")
     except LLMError as error:

@@ -200,7 +200,7 @@ class Driver:
         while True:
             error: ProviderError | None = None
             try:
-                status = await desk.service.retrieve(record.service_id)
+                status = await desk.service.look_at(record.service_id)
             except AuthenticationError:
                 raise
             except ProviderError as failure:
@@ -249,7 +249,7 @@ class Driver:
         assert self.record.service_id is not None
         while True:
             try:
-                return await self._desk.service.retrieve(self.record.service_id)
+                return await self._desk.service.look_at(self.record.service_id)
             except AuthenticationError:
                 raise
             except ProviderError as error:

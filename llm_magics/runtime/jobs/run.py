@@ -243,7 +243,7 @@ class JobRun:
             return
         if job.service_id is not None and job.address == self._service.provider.address:
             with suppress(ProviderError):
-                await self._service.retrieve(job.service_id)
+                await self._service.look_at(job.service_id)
                 self._journal.note_account(job.id, self._service.account)
                 return
         msg = (

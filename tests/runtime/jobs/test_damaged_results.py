@@ -85,6 +85,17 @@ def test_results_of_other_numbers_belong_to_no_row(
     assert len(fake.billed()) == kills.ROWS
 
 
+def test_the_state_of_another_job_is_not_believed(
+    tmp_path: Path, clock: kills.SharedClock
+) -> None:
+    """It has ended without results, but the rows are in a job that runs."""
+    fake = FakeBatches("openai", clock=clock)  # type: ignore[arg-type]
+    other = as_json({"id": "batch_other", "status": "completed"})
+    fake.fail(method="GET", path="/batches/batch_", says=other, times=2)
+    assert rows_without_answer(tmp_path, fake, clock) == []
+    assert len(fake.billed()) == kills.ROWS
+
+
 def test_an_answer_counts_before_an_error_for_the_same_row(
     tmp_path: Path, clock: kills.SharedClock
 ) -> None:
