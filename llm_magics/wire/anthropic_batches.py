@@ -14,7 +14,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote
 
-from llm_magics.wire.batch_lines import encode_line, parse_count, parse_time
+from llm_magics.wire.batch_lines import encode_line, parse_count, parse_identifier, parse_time
 
 BATCHES = "/v1/messages/batches"
 
@@ -102,9 +102,9 @@ def parse_batch(said: Mapping[str, Any]) -> MessageBatch:
     Raises:
         KeyError, TypeError: it is not a batch.
     """
-    batch_id, status = said["id"], said["processing_status"]
-    if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
-        msg = "a batch without an id or a status"
+    batch_id, status = parse_identifier(said["id"]), said["processing_status"]
+    if not isinstance(status, str):
+        msg = "a batch without a status"
         raise TypeError(msg)
     counts = {name: parse_count(said["request_counts"].get(name)) for name in _COUNTS}
     total = sum(counts.values())

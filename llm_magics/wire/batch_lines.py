@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,6 +11,9 @@ from llm_magics._util.text import replace_lone_surrogates
 
 # No service has that many requests, and the journal and tables cannot hold numbers of any size.
 _MAX_COUNT = 10**15
+
+# Neither a space nor a control character, and short enough for an address.
+_IDENTIFIER = re.compile(r"[!-~]{1,500}")
 
 
 def encode_line(value: Any) -> bytes:
@@ -41,6 +45,20 @@ def parse_time(value: Any) -> datetime | None:
     except (ValueError, OverflowError, OSError):
         pass
     return None
+
+
+def parse_identifier(value: Any) -> str:
+    """
+    Return the identifier of a job or a file.
+
+    Raises:
+        TypeError: it is none, or cannot be a part of an address.
+    """
+    is_text = isinstance(value, str) and _IDENTIFIER.fullmatch(value) is not None
+    if not is_text or value in (".", ".."):
+        msg = f"an invalid identifier: {str(value)[:60]!r}"
+        raise TypeError(msg)
+    return str(value)
 
 
 def parse_count(value: Any) -> int:

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from llm_magics.wire.batch_lines import encode_line, parse_count, parse_time
+from llm_magics.wire.batch_lines import encode_line, parse_count, parse_identifier, parse_time
 
 # The parameters of a live request that are refused in a job.
 _STREAMING = ("stream", "stream_options")
@@ -113,9 +113,9 @@ def parse_batch(said: Mapping[str, Any]) -> Batch:
     Raises:
         KeyError, TypeError: it is not a job.
     """
-    batch_id, status = said["id"], said["status"]
-    if not isinstance(batch_id, str) or not batch_id or not isinstance(status, str):
-        msg = "a job without an id or a status"
+    batch_id, status = parse_identifier(said["id"]), said["status"]
+    if not isinstance(status, str):
+        msg = "a job without a status"
         raise TypeError(msg)
     counts = said.get("request_counts") or {}
     metadata = said.get("metadata")
@@ -128,7 +128,7 @@ def parse_batch(said: Mapping[str, Any]) -> Batch:
         total=parse_count(counts.get("total")) or None,
         completed=parse_count(counts.get("completed")),
         failed=parse_count(counts.get("failed")),
-        files=tuple(each for each in files if isinstance(each, str) and each),
+        files=tuple(parse_identifier(each) for each in files if each),
         metadata=metadata if isinstance(metadata, Mapping) else {},
         input_id=str(said.get("input_file_id") or ""),
         errors=_parse_errors(said.get("errors") or said.get("error")),

@@ -18,7 +18,7 @@ from llm_magics.errors import ConnectionError, ProviderError, RateLimitError
 from llm_magics.providers import create_provider
 from llm_magics.providers.batches import transfers
 from llm_magics.providers.batches.service import BatchResult
-from llm_magics.wire.batch_lines import encode_line, parse_count, parse_time
+from llm_magics.wire.batch_lines import encode_line, parse_count, parse_identifier, parse_time
 from tests.support.serving import Asked, Says, as_json, serving
 
 KEY = "a-key-of-the-test"
@@ -248,3 +248,15 @@ def test_a_time_without_a_zone_is_utc() -> None:
 def test_counts_are_read_from_numbers_and_text(value: Any, count: int) -> None:
     """Google writes counts as text."""
     assert parse_count(value) == count
+
+
+@pytest.mark.parametrize("value", [None, "", 5, ".", "..", "a b", "a\x1b[31m", "é", "a" * 501])
+def test_an_identifier_that_leads_elsewhere_is_invalid(value: Any) -> None:
+    """It is a part of addresses, and is displayed."""
+    with pytest.raises(TypeError, match="an invalid identifier"):
+        parse_identifier(value)
+
+
+def test_an_identifier_is_unchanged() -> None:
+    """It may contain any visible characters of ASCII."""
+    assert parse_identifier("batch_1/a:b~") == "batch_1/a:b~"

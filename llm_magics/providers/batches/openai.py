@@ -30,6 +30,7 @@ from llm_magics.providers.batches.transfers import download_results, without_dea
 from llm_magics.providers.model_lists import check_page_count
 from llm_magics.providers.openai_compatible import OpenAICompatibleProvider
 from llm_magics.usage import Usage
+from llm_magics.wire.batch_lines import parse_identifier
 from llm_magics.wire.openai_batches import (
     QUEUE_FULL,
     UNPROCESSED,
@@ -95,7 +96,7 @@ class Batches(BatchService):
     async def upload(self, submission: Submission) -> str:
         said = await self._request("POST", self.upload_path, self._form(submission))
         with self.provider._reading():
-            return _identifier(said["id"])
+            return parse_identifier(said["id"])
 
     def _form(self, submission: Submission) -> Form:
         file = (f"{submission.mark}.jsonl", submission.lines, "application/octet-stream")
@@ -257,10 +258,3 @@ class Batches(BatchService):
 def as_mark(value: Any) -> str | None:
     """Return ``value`` if it has the form of our identifiers, otherwise ``None``."""
     return value if isinstance(value, str) and _MARK.fullmatch(value) else None
-
-
-def _identifier(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        msg = "a file without an identifier"
-        raise TypeError(msg)
-    return value
