@@ -12,7 +12,7 @@ from llm_magics._util.text import replace_lone_surrogates
 # No service has that many requests, and the journal and tables cannot hold numbers of any size.
 _MAX_COUNT = 10**15
 
-# Neither a space nor a control character, and short enough for an address.
+# Without spaces and control characters, and short enough for an address.
 _IDENTIFIER = re.compile(r"[!-~]{1,500}")
 
 

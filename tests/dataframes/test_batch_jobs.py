@@ -128,7 +128,7 @@ def test_prompts_with_the_same_key_are_submitted_once(service: RowService) -> No
 
 
 def test_the_journal_quotes_no_prompt_and_no_answer(service: RowService) -> None:
-    """Neither in the errors of rows, of which it has the kind."""
+    """It has only the kinds of the errors of rows."""
     usual = service.batches.usual_answer
     failures = {
         "private prompt": Answer({"error": {"message": "Cannot use 'private prompt'."}}, 400),
@@ -454,7 +454,7 @@ def test_an_interrupt_leaves_the_job_running(
 
 
 def test_an_interrupt_names_only_jobs_that_go_on(service: RowService) -> None:
-    """Neither one that was not submitted, nor one that has ended."""
+    """One that was not submitted, or has ended, does not go on."""
     (name,) = frame_of("a").llm.prompt(PROMPT, batch=True, wait=False).ids
     journal = session.journal
 

@@ -53,8 +53,7 @@ _MISSING_S = 600.0
 # How long an interrupt waits for the answer to a request that creates a job.
 _LAST_ANSWER_S = 5.0
 
-# The numbers of rows as they are submitted; a service could return any other text.
-_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")
+_NUMBER = re.compile(r"0|[1-9][0-9]{0,9}")  # as submitted; a service may return any text
 
 # The number of results that are stored in one transaction.
 _RESULTS = 256
