@@ -106,8 +106,7 @@ class ChatCall:
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._measured: tuple[int, float, ModelResponse, Timing] | None = None
-        self._interrupted = False
-        self._is_replayed = False
+        self._interrupted = self._is_replayed = False
         self._attempts: Attempts | None = None
         self._lookup: AnswerLookup | None = None
         self._is_sent = False
@@ -161,11 +160,11 @@ class ChatCall:
         first, *others = await find_candidates(self._session, self._model)
         self._route = route = await route_to(self._session, first)
         await self.deliveries.prepare(route)
-        parameters, provider = self._parameters(route), route.provider
+        parameters = self._parameters(route)
         if parameters.search:
-            provider.require_search()
+            route.provider.require_search()
         if parameters.tier:
-            require_tier(parameters.tier, provider.name, provider.tiers)
+            require_tier(parameters.tier, route.provider.name, route.provider.tiers)
         names = [each.model for each in others]
         return route, names, self._estimate(route)
 

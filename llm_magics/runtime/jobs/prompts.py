@@ -99,7 +99,7 @@ class PromptWork:
         self._schema = prompts[0].schema
         self._is_fresh = prompts[0].is_fresh
         parameters = PromptParameters(prompts[0], config).merge(route.parameters)
-        self.parameters = parameters.without_tier()  # of an alias; jobs have a price of their own
+        self.parameters = parameters.without_tier()  # of an alias; jobs have another price
         self._answer_keys = keys
         self._keys = bytearray(_KEY_BYTES * len(prompts))
         self.places = np.zeros(len(prompts), np.int8)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from array import array
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import KW_ONLY, dataclass, field
-from typing import NamedTuple, overload
 
 from llm_magics._async.concurrency import run_bounded
 from llm_magics._util.filesystem import FileLock
@@ -19,6 +16,7 @@ from llm_magics.providers.batches.service import BatchService
 from llm_magics.runtime.jobs.clock import Clock
 from llm_magics.runtime.jobs.driver import Desk, Driver
 from llm_magics.runtime.jobs.input_file import InputFile, delete_remains, write_input_files
+from llm_magics.runtime.jobs.plan import Followed, Keys, Plan, RowProgress, make_plan, rows_to_read
 from llm_magics.runtime.jobs.work import JobOptions, Work
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.job_journal import (
@@ -38,52 +36,8 @@ _WATCH_S = 2.0
 _QUEUE_S = 60.0
 
 
-@dataclass(slots=True)
-class _Followed:
-    """
-    A job of this run.
-
-    Attributes:
-        input: its input file and lock, if it is new.
-        record: the job in the journal; before it is driven, its state in the plan.
-        rows, numbers: its rows in this run, and their numbers in the work; of a new job, all.
-    """
-
-    id: str
-    _: KW_ONLY
-    input: InputFile | None = None
-    record: JobRecord | None = None
-    rows: array[int] = field(default_factory=lambda: array("q"))
-    numbers: array[int] = field(default_factory=lambda: array("q"))
-    was_ended: bool = False
-
-    def __post_init__(self) -> None:
-        self.was_ended = self.record is not None and self.record.state == "ended"
-
-
-class Plan(NamedTuple):
-    """
-    What to do with the requests of a run.
-
-    Attributes:
-        free: the numbers of those that no job has.
-        jobs: the jobs that have the others.
-        submitted: the number of these others.
-    """
-
-    free: list[int]
-    jobs: list[_Followed]
-    submitted: int
-
-
 class JobRun:
-    """
-    One run over the requests of ``work`` whose answers are not stored.
-
-    Attributes:
-        errors: why rows have no answer, by number.
-        job_ids: our identifiers of the jobs that have the rows.
-    """
+    """One run over the requests of ``work`` whose answers are not stored."""
 
     def __init__(
         self,
@@ -95,15 +49,13 @@ class JobRun:
         clock: Clock | None = None,
     ) -> None:
         self._work = work
-        self._missing = missing
         self._options = options or JobOptions()
         self._clock = clock or Clock()
         self._journal: Journal = session.journal
         self._service: BatchService = work.route.provider.batch_service()
         self._folder = self._journal.path.parent / "jobs"
         self._news: asyncio.Queue[None] = asyncio.Queue()
-        self._followed: dict[str, _Followed] = {}
-        self._done = bytearray(max(missing, default=-1) + 1)  # by number
+        self._followed: dict[str, Followed] = {}
         self._failure: Exception | None = None
         self._is_freed = False
         self._desk = Desk(
@@ -116,7 +68,12 @@ class JobRun:
             deadline=self._clock.now() + self._options.timeout_s,
             changed=lambda: self._news.put_nowait(None),
         )
-        self.errors: dict[int, LLMError] = {}
+        self._rows = RowProgress(missing)
+
+    @property
+    def errors(self) -> dict[int, LLMError]:
+        """The reasons for missing answers, by number."""
+        return self._rows.errors
 
     @property
     def model(self) -> str:
@@ -131,11 +88,13 @@ class JobRun:
     @property
     def pending(self) -> int:
         """The number of rows without an answer and without an error."""
-        return len(self._missing) - sum(self._done) - len(self.errors)
+        return self._rows.pending
 
     async def plan(self) -> Plan:
         """Return what the run would do; nothing is sent."""
-        return await asyncio.to_thread(self._plan)
+        return await asyncio.to_thread(
+            make_plan, self._journal, self._work, self._rows, self._is_free
+        )
 
     async def events(self) -> AsyncGenerator[Progress, None]:
         """
@@ -154,7 +113,7 @@ class JobRun:
             for each in plan.jobs:
                 assert each.record is not None
                 await self._check_account(each.record)
-            new: list[_Followed] = []
+            new: list[Followed] = []
             async with aclosing(self._submitted(plan.free, new)) as steps:
                 async for progress in steps:
                     yield progress
@@ -163,7 +122,7 @@ class JobRun:
                     yield self._progress(time.monotonic() - began)
 
     async def _submitted(
-        self, free: Sequence[int], new: list[_Followed]
+        self, free: Sequence[int], new: list[Followed]
     ) -> AsyncGenerator[Progress, None]:
         """Write and claim the requests that no job has; append their jobs to ``new``."""
         files: list[InputFile] = []
@@ -172,7 +131,7 @@ class JobRun:
                 async for progress in steps:
                     yield progress
             if await self._claimed(files):
-                new += [_Followed(file.id, input=file) for file in files]
+                new += [Followed(file.id, input=file) for file in files]
             else:  # another kernel has submitted some of them meanwhile
                 self._is_freed = True
         finally:
@@ -180,7 +139,7 @@ class JobRun:
                 for file in files:
                     file.discard()
 
-    async def _driven(self, followed: Sequence[_Followed]) -> AsyncGenerator[None, None]:
+    async def _driven(self, followed: Sequence[Followed]) -> AsyncGenerator[None, None]:
         """Drive the jobs to their ends, and yield after each change."""
         self._followed |= {each.id: each for each in followed}
         limit = self._service.limits.jobs or max(1, len(followed))
@@ -199,31 +158,6 @@ class JobRun:
             raise self._failure
 
     # Planning and claiming.
-
-    def _open_numbers(self) -> Iterator[int]:
-        """Yield the numbers without an answer and without an error."""
-        for number in self._missing:
-            if not self._done[number] and number not in self.errors:
-                yield int(number)
-
-    def _plan(self) -> Plan:
-        free: list[int] = []
-        jobs: dict[str, _Followed] = {}
-        submitted = 0
-        for numbers in _slices(self._open_numbers()):
-            keys = [self._work.key(number) for number in numbers]
-            found = self._journal.find(keys)
-            for number, key in zip(numbers, keys, strict=True):
-                place = found.get(key)
-                if place is None or self._is_free(place):
-                    free.append(number)
-                    continue
-                submitted += 1
-                if place.job.id not in jobs:
-                    jobs[place.job.id] = _Followed(place.job.id, record=place.job)
-                jobs[place.job.id].rows.append(place.number)
-                jobs[place.job.id].numbers.append(number)
-        return Plan(free, list(jobs.values()), submitted)
 
     def _is_free(self, place: Found) -> bool:
         """Return whether a request is in no job whose result can still be used."""
@@ -279,20 +213,20 @@ class JobRun:
             kind=work.kind,
             path=files[0].path,
         )
-        claims = [Claim(id=file.id, keys=_Keys(work, file.numbers)) for file in files]
+        claims = [Claim(id=file.id, keys=Keys(work, file.numbers)) for file in files]
         now = self._clock.now()
         return await asyncio.to_thread(self._journal.claim, claims, target, now, self._is_free)
 
     # Driving.
 
-    async def _drive(self, followed: _Followed) -> None:
+    async def _drive(self, followed: Followed) -> None:
         """Drive a job to its end; an error ends the run without waiting for the other jobs."""
         try:
             await self._drive_or_watch(followed)
         except Exception as error:
             self._failure = self._failure or error
 
-    async def _drive_or_watch(self, followed: _Followed) -> None:
+    async def _drive_or_watch(self, followed: Followed) -> None:
         """Drive a job to its end, or watch the kernel that does."""
         while True:
             lock = await self._lock(followed)
@@ -318,7 +252,7 @@ class JobRun:
             self._news.put_nowait(None)
             await self._clock.sleep(_WATCH_S)
 
-    async def _lock(self, followed: _Followed) -> FileLock | None:
+    async def _lock(self, followed: Followed) -> FileLock | None:
         if followed.input is not None and followed.input.lock is not None:
             lock, followed.input.lock = followed.input.lock, None
             return lock
@@ -326,10 +260,10 @@ class JobRun:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return FileLock.try_acquire(folder)
 
-    async def _advance(self, followed: _Followed) -> None:
+    async def _advance(self, followed: Followed) -> None:
         """Take the job as far as possible; this run holds its lock."""
         assert followed.record is not None
-        numbers = await asyncio.to_thread(self._numbers_of, followed)
+        numbers = await asyncio.to_thread(rows_to_read, self._journal, followed, self._rows)
         driver = Driver(self._desk, followed.record, numbers)
         try:
             if driver.record.state == "prepared":
@@ -351,46 +285,13 @@ class JobRun:
                 return
             if max(numbers, default=-1) >= 0:
                 await driver.read()
-            self._mark_read(numbers, driver.errors)
+            self._rows.mark_read(numbers, driver.errors)
         finally:
-            self.errors |= driver.errors
+            self.errors.update(driver.errors)
             followed.record = driver.record
             self._news.put_nowait(None)
 
-    def _mark_read(self, numbers: array[int], errors: Mapping[int, LLMError]) -> None:
-        for number in numbers:
-            if number >= 0:
-                self._done[number] = number not in errors
-
-    def _numbers_of(self, followed: _Followed) -> array[int]:
-        """
-        Return the number in the work of each row of the job to be read; -1 for other rows.
-
-        What another kernel has read while this one waited is taken from the journal and the cache.
-        """
-        assert followed.record is not None
-        if followed.input is not None:
-            return followed.input.numbers
-        numbers = array("q", [-1]) * followed.record.rows
-        for row, number in zip(followed.rows, followed.numbers, strict=True):
-            numbers[row] = number
-        for row, state, error in self._journal.rows_of(followed.record):
-            number, numbers[row] = numbers[row], -1
-            if number < 0:
-                continue
-            if state is RowState.OPEN or (state is RowState.STORED and followed.was_ended):
-                numbers[row] = number
-            elif state is RowState.STORED:
-                self._done[number] = True
-            else:
-                self.errors[number] = ProviderError(
-                    f"The request failed ({error}). Another notebook has read the reason.",
-                    hint="Run the cell again to submit it again.",
-                    provider=followed.record.provider,
-                )
-        return numbers
-
-    def _remove_folder(self, followed: _Followed) -> None:
+    def _remove_folder(self, followed: Followed) -> None:
         """Remove the files of a job that has ended; a running one needs its lock."""
         if followed.record is None or followed.record.is_active:
             return
@@ -419,34 +320,3 @@ class JobRun:
             "requests",
             elapsed_s,
         )
-
-
-class _Keys(Sequence[bytes]):
-    """The keys of requests, which are not held."""
-
-    def __init__(self, work: Work, numbers: Sequence[int]) -> None:
-        self._work = work
-        self._numbers = numbers
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    @overload
-    def __getitem__(self, index: int) -> bytes: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[bytes]: ...
-    def __getitem__(self, index: int | slice) -> bytes | list[bytes]:
-        if isinstance(index, slice):
-            return [self._work.key(number) for number in self._numbers[index]]
-        return self._work.key(self._numbers[index])
-
-
-def _slices(numbers: Iterable[int], size: int = 2000) -> Iterator[list[int]]:
-    part: list[int] = []
-    for number in numbers:
-        part.append(number)
-        if len(part) == size:
-            yield part
-            part = []
-    if part:
-        yield part

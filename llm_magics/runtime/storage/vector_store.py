@@ -362,7 +362,6 @@ class VectorStore:
     def put(self, keys: Keys, rows: Floats, *, is_synced: bool = False) -> bool:
         """
         Store ``rows``, and return whether they are stored; if they are not, warn once.
-
         With ``is_synced``, they are on the disk then, and survive a crash of the machine.
         """
         if not len(keys):
