@@ -172,7 +172,7 @@ OTHER_MESSAGES: dict[str, Any] = {
     "attachments": (Document(data=b"text", media_type="text/plain"),),
 }  # fmt: skip
 # These do not change an answer; headers are in the key of the cache, but in no file.
-NOT_IN_KEY = {"stream", "extra_headers", "reasoning_blocks"}
+NOT_IN_KEY = {"stream", "tier", "extra_headers", "reasoning_blocks"}
 
 
 @pytest.mark.parametrize("name", [each.name for each in fields(ModelParameters)])
