@@ -58,6 +58,8 @@ def hover(page: Lab, text: str) -> str:
     """Move the mouse over the points until a text that contains ``text`` appears; return it."""
     x, y, size = _square(page)
     shown = page.page.locator(f".jp-OutputArea :text('{text}'):visible")
+    page.page.mouse.move(x + size / 2, y - 10)  # an earlier text disappears
+    page.page.wait_for_timeout(300)
     before = shown.count()
     for step in range(200):
         page.page.mouse.move(x + size * (0.05 + step * 0.0045), y + size * 0.5)
