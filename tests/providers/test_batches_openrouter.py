@@ -184,6 +184,8 @@ def test_the_service_is_found_by_its_name() -> None:
     assert service.limits.requests == 5_000
 
 
+# From a library of the client, on Python 3.12 and later.
+@pytest.mark.filterwarnings(r"ignore:ast\.\w+ is deprecated:DeprecationWarning")
 def test_the_official_client_sends_the_same_requests(one: Running, tmp_path: Path) -> None:
     """Creation, retrieval and list: whole paths, queries and bodies."""
     sent: dict[str, list[Any]] = {"ours": [], "theirs": []}
