@@ -27,7 +27,7 @@ from llm_magics.errors import (
     UnsupportedError,
     UsageError,
 )
-from llm_magics.host import Progress, current_host
+from llm_magics.host import Progress
 from llm_magics.providers.batches.offline import LiveRequest
 from llm_magics.providers.batches.service import BatchResult, BatchService
 from llm_magics.runtime import pricing
@@ -36,7 +36,7 @@ from llm_magics.runtime.embedding.request import Sender, embed_mean_of_parts
 from llm_magics.runtime.embedding.results import OK, EmbeddingResults, EmbedOptions
 from llm_magics.runtime.embedding.vector_cache import VectorCache
 from llm_magics.runtime.jobs.run import JobRun
-from llm_magics.runtime.jobs.spending import run_in_budget
+from llm_magics.runtime.jobs.spending import log_jobs, run_in_budget
 from llm_magics.runtime.jobs.work import Accepted, JobOptions, Kind
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.response import Response
@@ -378,25 +378,11 @@ class EmbeddingJobs(EmbeddingCall):
         response, (tokens, usd) = self.response(), self._logged
         total_tokens, total_usd = response.usage.input_tokens or 0, response.cost_usd
         self._logged = total_tokens, usd if total_usd is None else total_usd
-        self._session.runs.add(
-            run_log.Run(
-                time=started,
-                provider=self._route.provider.name,
-                model=self._route.model,
-                kind="batch",
-                ttft_s=None,
-                itl_ms=None,
-                e2e_s=(datetime.now(UTC) - started).total_seconds(),
-                load_s=0.0,
-                input_tokens=total_tokens - tokens,
-                output_tokens=None,
-                tokens_per_s=None,
-                cost_usd=None if total_usd is None else total_usd - usd,
-                cached=False,
-                retries=0,
-                fallback_from=None,
-                finish_reason="error" if error else "stop",
-                error=error or None,
-                cell=current_host().current_cell.number,
-            )
+        log_jobs(
+            self._session,
+            self._route,
+            started,
+            usage=Usage(total_tokens - tokens),
+            cost_usd=None if total_usd is None else total_usd - usd,
+            error=error,
         )

@@ -14,7 +14,7 @@ import numpy as np
 
 from llm_magics._util.text import pluralize
 from llm_magics.errors import AttachmentError, LLMError
-from llm_magics.host import Progress, current_host, warn
+from llm_magics.host import Progress, warn
 from llm_magics.runtime import pricing
 from llm_magics.runtime.answer_bounds import text_tokens
 from llm_magics.runtime.answer_lookup import AnswerKeys
@@ -22,14 +22,13 @@ from llm_magics.runtime.batch import BatchCall, BatchEstimate, attachment_counts
 from llm_magics.runtime.delivery import Deliveries
 from llm_magics.runtime.jobs.prompts import HELD, LIVE, PENDING, RECORDED, STORED, PromptWork
 from llm_magics.runtime.jobs.run import JobRun
-from llm_magics.runtime.jobs.spending import run_in_budget
+from llm_magics.runtime.jobs.spending import log_jobs, run_in_budget
 from llm_magics.runtime.jobs.work import JobOptions
 from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
 from llm_magics.runtime.response import Response, outcome, outcome_of_error
 from llm_magics.runtime.routing import Route, find_route
 from llm_magics.runtime.session import Session
-from llm_magics.runtime.storage import run_log
 from llm_magics.runtime.structured import StructuredCall
 from llm_magics.secrets import redact
 from llm_magics.types import StreamChunk
@@ -302,29 +301,7 @@ class PromptJobs:
     def _log(self, work: PromptWork, started: datetime, error: str) -> None:
         """Log the call as one run."""
         usage, cost_usd = work.take_usage()
-        self._session.runs.add(
-            run_log.Run(
-                time=started,
-                provider=work.route.provider.name,
-                model=work.route.model,
-                kind="batch",
-                ttft_s=None,
-                itl_ms=None,
-                e2e_s=(datetime.now(UTC) - started).total_seconds(),
-                load_s=0.0,
-                input_tokens=usage.input_tokens,
-                output_tokens=usage.output_tokens,
-                reasoning_tokens=usage.reasoning_tokens,
-                tokens_per_s=None,
-                cost_usd=cost_usd,
-                cached=False,
-                retries=0,
-                fallback_from=None,
-                finish_reason="error" if error else "stop",
-                error=error or None,
-                cell=current_host().current_cell.number,
-            )
-        )
+        log_jobs(self._session, work.route, started, usage=usage, cost_usd=cost_usd, error=error)
 
     # The results.
 

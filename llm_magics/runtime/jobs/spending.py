@@ -1,14 +1,18 @@
-"""The part of batch jobs in the budget."""
+"""The part of batch jobs in the budget and in the log of calls."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
+from datetime import UTC, datetime
 from typing import Protocol
 
-from llm_magics.host import Progress
+from llm_magics.host import Progress, current_host
 from llm_magics.runtime.jobs.run import JobRun
+from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
+from llm_magics.runtime.storage.run_log import Run
+from llm_magics.usage import Usage
 
 
 class Spending(Protocol):
@@ -43,6 +47,41 @@ async def run_in_budget(
             hold.spent_usd = 0.0
             job_ids += [name for name in run.job_ids if name not in job_ids]
             _settle(session, job_ids, spending.take_spent(), estimate_usd or 0.0)
+
+
+def log_jobs(  # noqa: PLR0913 (the facts of a run)
+    session: Session,
+    route: Route,
+    started: datetime,
+    *,
+    usage: Usage,
+    cost_usd: float | None,
+    error: str,
+) -> None:
+    """Log what a call has read from batch jobs as one run; ``error`` is empty if it has ended well."""
+    session.runs.add(
+        Run(
+            time=started,
+            provider=route.provider.name,
+            model=route.model,
+            kind="batch",
+            ttft_s=None,
+            itl_ms=None,
+            e2e_s=(datetime.now(UTC) - started).total_seconds(),
+            load_s=0.0,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            reasoning_tokens=usage.reasoning_tokens,
+            tokens_per_s=None,
+            cost_usd=cost_usd,
+            cached=False,
+            retries=0,
+            fallback_from=None,
+            finish_reason="error" if error else "stop",
+            error=error or None,
+            cell=current_host().current_cell.number,
+        )
+    )
 
 
 def _settle(
