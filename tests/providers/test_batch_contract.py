@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from llm_magics import ChatMessage, ModelParameters, errors
+from llm_magics.providers import create_provider
 from llm_magics.providers.batches.offline import chat_chunks_of
 from llm_magics.providers.batches.service import BatchResult, BatchService, JobStatus
 from tests.support.batch_answers import answer_to
@@ -312,3 +313,19 @@ def test_an_interrupt_ends_a_download(one: Running, tmp_path: Path) -> None:
         assert len(await results_of(service, created.id)) == 12
 
     one.run(use)
+
+
+@pytest.mark.parametrize(
+    ("name", "body"),
+    [
+        ("openai", {"choices": [{"message": {"content": "half an"}}]}),
+        ("anthropic", {"content": [{"type": "text", "text": "half an"}], "stop_reason": None}),
+        ("gemini", {"candidates": [{"content": {"parts": [{"text": "half an"}]}}]}),
+    ],
+)
+def test_a_result_without_a_finish_reason_is_an_error(name: str, body: dict[str, Any]) -> None:
+    """It may be incomplete, so it is not stored as an answer."""
+    provider: Any = create_provider(name, api_key="a-key-of-the-test")
+    messages, parameters = [ChatMessage("user", "hi")], ModelParameters()
+    with pytest.raises(errors.ProviderError, match="finish reason"):
+        asyncio.run(chat_chunks_of(provider, messages, "m", parameters, body))

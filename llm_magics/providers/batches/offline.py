@@ -67,7 +67,7 @@ async def chat_chunks_of(
     Return the chunks of the answer in ``body``, the body of a response.
 
     Raises:
-        ProviderError: it contains an error, or is not an answer.
+        ProviderError: it contains an error, is not an answer, or has no finish reason.
     """
     is_read = False
 
@@ -89,6 +89,9 @@ async def chat_chunks_of(
         except DECODING_ERRORS as error:
             msg = f"{provider.name} sent an invalid result: {type(error).__name__}: {error}"
             raise ProviderError(msg, provider=provider.name, body=body) from error
+        if not any(chunk.finish_reason for chunk in chunks):  # the answer may be incomplete
+            msg = f"{provider.name} sent a result without a finish reason."
+            raise ProviderError(msg, provider=provider.name, body=body)
         is_read = True
         for chunk in chunks:
             yield chunk
