@@ -121,6 +121,7 @@ def test_an_interrupt_stops_the_waiting_alone(
     world: World, frame: pd.DataFrame, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The error names the job, and the next call reads it."""
+    world.fake.change_fate(run_s=30_000.0)  # it has not ended when the interrupt arrives
 
     def finish(runner: Any) -> None:
         for _ in runner._events:
