@@ -23,6 +23,7 @@ from llm_magics.dataframes.answer_columns import (
 from llm_magics.dataframes.classify import classification_prompts, extraction_prompts
 from llm_magics.dataframes.confidence import confidence_name
 from llm_magics.dataframes.embed import embed_into
+from llm_magics.dataframes.operators.methods import OperatorMethods
 from llm_magics.dataframes.prompting import run_prompts
 from llm_magics.dataframes.reports import ReportMixin
 from llm_magics.dataframes.row_attachments import RowAttachments
@@ -57,7 +58,7 @@ _NOT_CHOSEN = {ANSWER, "label"}
 
 
 @pd.api.extensions.register_dataframe_accessor("llm")
-class FrameAccessor(ReportMixin):
+class FrameAccessor(ReportMixin, OperatorMethods):
     """Methods that apply language models to the columns of a DataFrame."""
 
     def __init__(self, frame: DataFrame) -> None:

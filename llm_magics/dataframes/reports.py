@@ -300,7 +300,8 @@ class ReportMixin:
         """Return what the accessor is for, its methods, and the last report."""
         methods = [
             (name, _first_sentence(method))
-            for name, method in vars(type(self)).items()
+            for each in type(self).__mro__
+            for name, method in vars(each).items()
             if callable(method) and not name.startswith("_")
         ]
         width = max((len(name) for name, _ in methods), default=0)

@@ -1,0 +1,1 @@
+"""Operators over tables: filter, share, join, top-k and aggregate, with statistical guarantees."""

@@ -1,0 +1,64 @@
+"""The oracle of an operator: the answers to a yes-or-no question that count as right."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llm_magics.dataframes.reports import RowsEstimate
+    from llm_magics.errors import LLMError
+
+# The answers of an oracle.
+NO, YES, FAILED = 0, 1, -1
+
+# The item of a row without a question, because all of its values are missing.
+NO_ITEM = -1
+
+# Bytes of the digest of an item's content.
+DIGEST_BYTES = 16
+
+
+class Oracle(ABC):
+    """
+    Yes-or-no answers about the rows of a table: of a model, people, or a function.
+
+    Rows with the same question are one item, which is asked and paid for once.
+
+    Attributes:
+        items: the item of each row, or `NO_ITEM`; int32, the length of the table.
+        digests: a digest of the content of each item, dtype ``V16``.
+        may_fail: whether `ask` can return `FAILED`.
+        calls: the number of items that were sent to a service.
+        cached: the number of items whose answer was stored before.
+        cost_usd: the cost of ``calls`` in US dollars; ``None`` if unknown.
+        errors: the error of each item that failed.
+    """
+
+    items: NDArray[np.int32]
+    digests: NDArray[np.void]
+    may_fail: bool
+    calls: int
+    cached: int
+    cost_usd: float | None
+    errors: dict[int, LLMError]
+
+    @abstractmethod
+    def ask(self, items: NDArray[np.int32]) -> NDArray[np.int8]:
+        """
+        Return `YES`, `NO` or `FAILED` for each of ``items``.
+
+        An item that was asked before is not asked again.
+
+        Raises:
+            LLMError: an error that affects all items.
+            KeyboardInterrupt: the user interrupted the call; the answers so far are stored.
+        """
+
+    @abstractmethod
+    def estimate(self, items: NDArray[np.int32]) -> RowsEstimate | None:
+        """Return the estimated cost of asking ``items``; ``None`` if the oracle is free."""
