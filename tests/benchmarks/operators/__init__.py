@@ -1,0 +1,1 @@
+"""Measurements of the operators over tables: calls, misses and widths of intervals."""
