@@ -63,7 +63,7 @@ class RowPromptRun:
         self._neutral_count = self._texts.neutral_count
         # The number of each row's prompt; negative without one.
         self.codes = self._texts.codes
-        prompts = _Prompts(self._texts, self._prompt)
+        prompts = LazyPrompts(self._texts, self._prompt)
         self.call = _create_call(prompts, prompt_spec)
         self.call.done = self._done
 
@@ -80,17 +80,7 @@ class RowPromptRun:
         )
 
     def _prompt(self, text: str) -> Prompt:
-        prompt_spec = self._prompt_spec
-        return Prompt(
-            text=text,
-            model=prompt_spec.model,
-            system=prompt_spec.system,
-            parameters=self._parameters,
-            schema=None if prompt_spec.choices else prompt_spec.schema,
-            attachments=text.attachments if isinstance(text, AttachedText) else (),
-            is_fresh=prompt_spec.fresh,
-            is_kept=True,
-        )
+        return create_prompt(self._prompt_spec, self._parameters, text)
 
     def estimate(self) -> RowsEstimate:
         """Return an estimate of tokens, cost and time; nothing is sent."""
@@ -220,6 +210,20 @@ class RowPromptRun:
         )
 
 
+def create_prompt(prompt_spec: RowPrompts, parameters: Mapping[str, Any], text: str) -> Prompt:
+    """Return the prompt with a rendered ``text``, whose answer is always stored."""
+    return Prompt(
+        text=text,
+        model=prompt_spec.model,
+        system=prompt_spec.system,
+        parameters=parameters,
+        schema=None if prompt_spec.choices else prompt_spec.schema,
+        attachments=text.attachments if isinstance(text, AttachedText) else (),
+        is_fresh=prompt_spec.fresh,
+        is_kept=True,
+    )
+
+
 def _create_call(prompts: Sequence[Prompt], prompt_spec: RowPrompts) -> BatchCall | PromptJobs:
     if not prompt_spec.batch:
         return BatchCall(session, prompts, prompt_spec.concurrency)
@@ -231,7 +235,7 @@ def _create_call(prompts: Sequence[Prompt], prompt_spec: RowPrompts) -> BatchCal
     return PromptJobs(session, prompts, options)
 
 
-class _Prompts(Sequence[Prompt]):
+class LazyPrompts(Sequence[Prompt]):
     """The prompts with ``texts``, each created when it is read."""
 
     def __init__(self, texts: Sequence[str], create: Callable[[str], Prompt]) -> None:

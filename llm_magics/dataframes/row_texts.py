@@ -94,6 +94,16 @@ class RowTexts(Sequence[str]):
             raise UsageError(msg, hint=hint)
         return text
 
+    @property
+    def digests(self) -> NDArray[np.void]:
+        """A digest of each text, dtype ``V16``; of texts without attachments."""
+        return np.frombuffer(self._digests, f"V{_DIGEST_BYTES}")
+
+    def values(self, number: int) -> dict[str, Any]:
+        """Return the values that a text is rendered from, by the names of their columns."""
+        values = self._values_of(self._rows[number])
+        return {name: "" if _is_missing(value) else value for name, value in values.items()}
+
     def _encode(self) -> NDArray[np.int32]:
         """Find the distinct texts; return the number of each row's text."""
         found = _Found(self._neutral)

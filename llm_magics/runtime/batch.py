@@ -117,6 +117,21 @@ class BatchCall:
         self._cached = 0
         self._cost_usd = 0.0
         self._has_unknown_cost = False
+        self._total = len(prompts)
+        self._began: float | None = None
+
+    def continue_from(self, earlier: BatchCall, total: int = 0) -> None:
+        """
+        Include ``earlier`` in the progress of this call, which is its continuation.
+
+        ``total`` is the expected number of prompts of all calls.
+        """
+        self._counts.update(earlier._counts)
+        self._cached += earlier._cached
+        self._cost_usd += earlier._cost_usd
+        self._has_unknown_cost |= earlier._has_unknown_cost
+        self._total = max(total, earlier._counts.total() + len(self._prompts))
+        self._began = earlier._began
 
     @property
     def is_broken_off(self) -> bool:
@@ -133,7 +148,7 @@ class BatchCall:
         tuner = self._tuner(route, limiter)
         self._batch = Batch(tuner)
         self._waiting = lambda: waiting_text(route.provider.name, limiter)
-        began = time.perf_counter()
+        began = self._began = self._began or time.perf_counter()
         news: asyncio.Queue[None] = asyncio.Queue()
         forget = limiter.on_pause(lambda: news.put_nowait(None))
         numbers = range(len(self._prompts))
@@ -308,7 +323,7 @@ class BatchCall:
         return Progress(
             " · ".join(parts),
             self._counts.total(),
-            len(self._prompts),
+            self._total,
             "prompts",
             elapsed_s,
             before=self._cached,
