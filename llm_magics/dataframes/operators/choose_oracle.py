@@ -11,16 +11,18 @@ from llm_magics.dataframes.operators.known_oracles import (
     RowFunction,
 )
 from llm_magics.dataframes.operators.model_oracle import ModelOracle
-from llm_magics.dataframes.operators.pair_oracles import FunctionPairOracle, ModelPairOracle
+from llm_magics.dataframes.operators.pair_oracles import (
+    FunctionPairOracle,
+    ModelPairOracle,
+)
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import UsageError, abbreviate
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
     from pandas import DataFrame
 
     from llm_magics.dataframes.operators.oracle import Oracle
+    from llm_magics.dataframes.operators.pair_oracles import PairOracle
 
 
 def create_oracle(
@@ -49,17 +51,14 @@ def create_oracle(
 
 def create_pair_oracle(
     frames: tuple[DataFrame, DataFrame],
-    rows: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
     prompt_spec: RowPrompts,
     oracle: str | RowFunction | None = None,
-) -> Oracle:
+) -> PairOracle:
     """
     Return the oracle of an operator over pairs of rows.
 
     Args:
         frames: the left and the right table.
-        rows: the positions of the left and of the right row of each pair; ``items`` of the oracle
-            has the item of each pair.
         prompt_spec: the statement about ``left`` and ``right``, and how to send prompts to a model.
         oracle: ``None`` for the model of ``prompt_spec`` or the settings; the name of a model; or a
             function of a row with the columns ``left.NAME`` and ``right.NAME``.
@@ -69,8 +68,8 @@ def create_pair_oracle(
             tables, or columns that do not exist.
     """
     if callable(oracle):
-        return FunctionPairOracle(frames, rows, function=oracle, statement=prompt_spec.text)
-    return ModelPairOracle(frames, rows, _with_model(prompt_spec, oracle))
+        return FunctionPairOracle(frames, oracle, prompt_spec.text)
+    return ModelPairOracle(frames, _with_model(prompt_spec, oracle))
 
 
 def _with_model(prompt_spec: RowPrompts, oracle: Any) -> RowPrompts:

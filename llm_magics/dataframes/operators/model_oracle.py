@@ -52,7 +52,7 @@ class PromptOracle(RememberingOracle):
             texts: the prompt of each item; rendered when it is read.
             prompt_spec: the model, and how to send the prompts.
         """
-        super().__init__(items, digests)
+        super().__init__(items, digests, len(texts))
         self._texts = texts
         self._waves = PromptWaves(prompt_spec)
 

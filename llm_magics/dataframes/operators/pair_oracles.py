@@ -2,7 +2,7 @@
 Oracles about pairs of rows from two tables, for ``join``.
 
 The statement is a template with ``{{ left.text }}`` and ``{{ right["a column"] }}``. A pair is
-rendered only when it is asked: its digest is computed from those of its two rows.
+rendered only when it is asked: until then it is a number, computed from those of its two rows.
 """
 
 from __future__ import annotations
@@ -34,98 +34,99 @@ if TYPE_CHECKING:
 
 LEFT, RIGHT = "left", "right"
 
-# Odd factors of the digests' halves. They differ, so that the pairs (a, b) and (b, a) differ.
-_FACTORS = np.array(
-    [0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9, 0xD6E8FEB86659FD93], np.uint64
-)
+# The most pairs of rows, whose numbers are int32.
+MOST_PAIRS = 2**31 - 1
+
+_NO_ITEMS = np.empty(0, np.int32)
+_NO_DIGESTS = np.empty(0, f"V{DIGEST_BYTES}")
 
 
 class PairTexts(Sequence[str]):
     """
     The prompts about pairs of rows, rendered when they are read.
 
+    The number of a prompt is that of its distinct pair of contents: ``number of the left content *
+    number of right contents + number of the right content``.
+
     Attributes:
-        left_codes, right_codes: the number of the content of each row, of the columns that the
-            statement names; negative if all of them are missing.
-        items: the item of each pair: its distinct content, or `NO_ITEM`.
-        digests: a digest of each item.
+        contents: the distinct contents of the rows of the left and of the right table.
     """
 
-    def __init__(
-        self,
-        statement: str,
-        frames: tuple[DataFrame, DataFrame],
-        rows: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
-    ) -> None:
+    def __init__(self, statement: str, frames: tuple[DataFrame, DataFrame]) -> None:
         """
-        Find the distinct pairs; nothing is rendered.
+        Read the contents of the rows; nothing is rendered.
 
         Args:
             statement: a template with ``left`` and ``right``.
             frames: the left and the right table.
-            rows: the positions of the left and of the right row of each pair.
 
         Raises:
             UsageError: the statement does not name columns of both tables, or columns that do not
-                exist.
+                exist; or there are more than 2 billion pairs.
         """
         self._statement = statement
         _check_names(statement)
-        left, right = (
-            _Contents(statement, side, frame)
-            for side, frame in zip((LEFT, RIGHT), frames, strict=True)
-        )
-        self._contents = left, right
-        self.left_codes, self.right_codes = left.codes, right.codes
-        first, second = left.codes[rows[0]], right.codes[rows[1]]
-        is_pair = (first >= 0) & (second >= 0)
-        keys = first[is_pair].astype(np.int64) * max(1, len(right)) + second[is_pair]
-        distinct, inverse = np.unique(keys, return_inverse=True)
-        self.items = np.full(len(is_pair), NO_ITEM, np.int32)
-        self.items[is_pair] = inverse
-        self._left, self._right = np.divmod(distinct, max(1, len(right)))
-        self.digests = _combine(left.digests[self._left], right.digests[self._right])
+        left, right = frames
+        self.contents = Contents(statement, LEFT, left), Contents(statement, RIGHT, right)
+        if len(left) * len(right) > MOST_PAIRS:
+            msg = f"The tables have {len(left) * len(right):,} pairs of rows."
+            hint = (
+                f"The limit is {MOST_PAIRS:,}: join parts of a table, and concatenate the results."
+            )
+            raise UsageError(msg, hint=hint)
 
     def __len__(self) -> int:
-        return len(self._left)
+        return len(self.contents[0]) * len(self.contents[1])
+
+    def items_of(
+        self, left: NDArray[np.integer[Any]], right: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int32]:
+        """Return the number of the prompt of each pair of row positions, or `NO_ITEM`."""
+        first, second = self.contents[0].codes[left], self.contents[1].codes[right]
+        items = first * np.int32(len(self.contents[1])) + second
+        return np.where((first < 0) | (second < 0), np.int32(NO_ITEM), items)
 
     def __getitem__(self, number: Any) -> Any:
         if isinstance(number, slice):
             return [self[each] for each in range(*number.indices(len(self)))]
-        left, right = self._contents
-        values = {
-            LEFT: left.record(int(self._left[number])),
-            RIGHT: right.record(int(self._right[number])),
-        }
+        left, right = self.contents
+        first, second = divmod(int(number), len(right))
+        values = {LEFT: left.record(first), RIGHT: right.record(second)}
         return QUESTION + templates.render(self._statement, values)
 
 
 class ModelPairOracle(PromptOracle):
-    """A model that is asked whether a statement is true for pairs of rows."""
+    """
+    A model that is asked whether a statement is true for pairs of rows.
 
-    def __init__(
-        self,
-        frames: tuple[DataFrame, DataFrame],
-        rows: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
-        prompt_spec: RowPrompts,
-    ) -> None:
+    There may be billions of pairs: ``items`` and ``digests`` are empty, and `items_of` returns the
+    items of some pairs.
+    """
+
+    def __init__(self, frames: tuple[DataFrame, DataFrame], prompt_spec: RowPrompts) -> None:
         """
-        Find the distinct pairs; nothing is rendered or sent.
+        Read the contents of the rows; nothing is rendered or sent.
 
         Args:
-            frames, rows: as for `PairTexts`; ``items`` has the item of each of these pairs.
+            frames: the left and the right table.
             prompt_spec: the statement as its text, the model, and how to send the prompts.
 
         Raises:
             UsageError: as for `PairTexts`.
         """
-        texts = PairTexts(prompt_spec.text, frames, rows)
+        self.texts = PairTexts(prompt_spec.text, frames)
         super().__init__(
-            items=texts.items,
-            digests=texts.digests,
-            texts=texts,
+            items=_NO_ITEMS,
+            digests=_NO_DIGESTS,
+            texts=self.texts,
             prompt_spec=question_prompts(prompt_spec),
         )
+
+    def items_of(
+        self, left: NDArray[np.integer[Any]], right: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int32]:
+        """Return the item of each pair of row positions: its distinct content, or `NO_ITEM`."""
+        return self.texts.items_of(left, right)
 
 
 class FunctionPairOracle(RememberingOracle):
@@ -133,18 +134,13 @@ class FunctionPairOracle(RememberingOracle):
     A function of a pair of rows; each pair is an item of its own.
 
     Its argument is a `pandas.Series` with the columns of both tables, named ``left.NAME`` and
-    ``right.NAME``.
+    ``right.NAME``. As for `ModelPairOracle`, ``items`` and ``digests`` are empty.
     """
 
     may_fail = True
 
     def __init__(
-        self,
-        frames: tuple[DataFrame, DataFrame],
-        rows: tuple[NDArray[np.integer[Any]], NDArray[np.integer[Any]]],
-        *,
-        function: RowFunction,
-        statement: str,
+        self, frames: tuple[DataFrame, DataFrame], function: RowFunction, statement: str
     ) -> None:
         """
         Prepare to call ``function``; see `PairTexts` for the other arguments.
@@ -152,25 +148,28 @@ class FunctionPairOracle(RememberingOracle):
         Raises:
             UsageError: as for `PairTexts`.
         """
-        texts = PairTexts(statement, frames, rows)
-        pairs = np.flatnonzero(texts.items >= 0)
-        items = np.full(len(texts.items), NO_ITEM, np.int32)
-        items[pairs] = np.arange(len(pairs), dtype=np.int32)
-        super().__init__(items, texts.digests[texts.items[pairs]])
+        self.texts = PairTexts(statement, frames)
+        super().__init__(_NO_ITEMS, _NO_DIGESTS, len(frames[0]) * len(frames[1]))
         self.name = function_name(function)
         self._function = function
         self._frames = frames
-        self._rows = rows[0][pairs], rows[1][pairs]
         self._names = [
             f"{side}.{name}"
             for side, frame in zip((LEFT, RIGHT), frames, strict=True)
             for name in frame.columns
         ]
 
+    def items_of(
+        self, left: NDArray[np.integer[Any]], right: NDArray[np.integer[Any]]
+    ) -> NDArray[np.int32]:
+        """Return the item of each pair of row positions, which is its number, or `NO_ITEM`."""
+        items = left.astype(np.int32) * np.int32(len(self._frames[1])) + right.astype(np.int32)
+        return np.where(self.texts.items_of(left, right) == NO_ITEM, np.int32(NO_ITEM), items)
+
     def _obtain(self, items: NDArray[np.int32], record: Answer) -> None:
         left, right = self._frames
         for item in items.tolist():
-            first, second = (rows[item] for rows in self._rows)
+            first, second = divmod(item, len(right))
             values = [*left.iloc[first].tolist(), *right.iloc[second].tolist()]
             row = pd.Series(values, self._names, dtype=object)
             record(item, call_function(self._function, row))
@@ -179,6 +178,10 @@ class FunctionPairOracle(RememberingOracle):
     def estimate(self, items: NDArray[np.int32]) -> None:
         """Return ``None``: a function is free, as far as is known."""
         return
+
+
+# An oracle about pairs.
+PairOracle = ModelPairOracle | FunctionPairOracle
 
 
 class _Record:
@@ -218,19 +221,26 @@ class _Anything:
         return ""
 
 
-class _Contents:
-    """The distinct contents of the columns that a statement reads from one table."""
+class Contents:
+    """
+    The distinct contents of the columns that a statement reads from one table.
+
+    Attributes:
+        codes: the number of the content of each row; negative if all of the columns are missing.
+        digests: a digest of each content, dtype ``V16``.
+        names: the columns.
+    """
 
     def __init__(self, statement: str, side: str, frame: DataFrame) -> None:
         known = {str(name): name for name in frame.columns}
         keys = templates.find_row_keys(statement, side)
-        self._names = sorted(known if keys is None else map(str, keys))
-        for name in self._names:
+        self.names = sorted(known if keys is None else map(str, keys))
+        for name in self.names:
             if name not in known:
                 msg = f'The prompt uses "{side}.{name}", but the {side} DataFrame has no such column.'
                 raise UsageError(msg, hint=nearest(name, known))
         columns = {
-            f"c{number}": get_column(frame, known[name]) for number, name in enumerate(self._names)
+            f"c{number}": get_column(frame, known[name]) for number, name in enumerate(self.names)
         }
         # With the length before each value, different rows have different texts.
         text = "".join(f"{{{{ ({each}|string)|length }}}}:{{{{ {each} }}}}" for each in columns)
@@ -241,15 +251,11 @@ class _Contents:
     def __len__(self) -> int:
         return len(self._texts)
 
-    def record(self, number: int) -> _Record:
-        """Return the values of a content for a template."""
+    def values(self, number: int) -> dict[str, Any]:
+        """Return the values of a content, by the names of their columns."""
         values = self._texts.values(number)
-        return _Record({name: values[f"c{place}"] for place, name in enumerate(self._names)})
+        return {name: values[f"c{place}"] for place, name in enumerate(self.names)}
 
-
-def _combine(left: NDArray[np.void], right: NDArray[np.void]) -> NDArray[np.void]:
-    """Return a digest of each pair of digests, which are uniformly distributed."""
-    first = np.ascontiguousarray(left).view("<u8").reshape(-1, 2)
-    second = np.ascontiguousarray(right).view("<u8").reshape(-1, 2)
-    mixed = first * _FACTORS[:2] + second * _FACTORS[2:]
-    return np.ascontiguousarray(mixed).view(f"V{DIGEST_BYTES}").reshape(-1)
+    def record(self, number: int) -> _Record:
+        """Return a content for a template."""
+        return _Record(self.values(number))

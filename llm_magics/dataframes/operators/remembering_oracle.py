@@ -26,14 +26,24 @@ Answer = Callable[[int, bool | LLMError], None]
 class RememberingOracle(Oracle):
     """An oracle that asks each item once."""
 
-    def __init__(self, items: NDArray[np.int32], digests: NDArray[np.void]) -> None:
+    def __init__(
+        self, items: NDArray[np.int32], digests: NDArray[np.void], count: int | None = None
+    ) -> None:
+        """
+        Remember nothing yet.
+
+        Args:
+            items, digests: as for `Oracle`.
+            count: the number of items; by default that of ``digests``.
+        """
+        count = len(digests) if count is None else count
         self.items = items
         self.digests = digests
         self.calls = self.cached = 0
         self.cost_usd: float | None = 0.0
         self.errors: dict[int, LLMError] = {}
-        self.is_cached = np.zeros(len(digests), np.bool_)
-        self._answers = np.full(len(digests), _NOT_ASKED, np.int8)
+        self.is_cached = np.zeros(count, np.bool_)
+        self._answers = np.full(count, _NOT_ASKED, np.int8)
 
     def ask(self, items: NDArray[np.int32]) -> NDArray[np.int8]:
         """
@@ -70,6 +80,6 @@ class RememberingOracle(Oracle):
 
     def _check_failures(self) -> None:
         """Raise the first error if no item has an answer."""
-        enough = min(_FAILURES, len(self.digests))
+        enough = min(_FAILURES, len(self._answers))
         if len(self.errors) >= enough and not (self._answers >= 0).any():
             raise next(iter(self.errors.values()))

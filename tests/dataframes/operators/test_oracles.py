@@ -14,10 +14,9 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.operators import prompt_waves
-from llm_magics.dataframes.operators.choose_oracle import create_oracle, create_pair_oracle
+from llm_magics.dataframes.operators.choose_oracle import create_oracle
 from llm_magics.dataframes.operators.known_oracles import read_labels
 from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
-from llm_magics.dataframes.operators.pair_oracles import PairTexts
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.host import Progress, ProgressDisplay, TerminalHost, install_host
 from tests.support.judge import Judge
@@ -253,67 +252,6 @@ def test_a_statement_without_the_row_is_refused(statement: str, message: str) ->
     for oracle in (None, "label", bool):
         with pytest.raises(errors.UsageError, match=message):
             create_oracle(frame, RowPrompts(text=statement), oracle)
-
-
-LEFT = pd.DataFrame({"text": ["a", "b", "a", None], "values": [1, 2, 1, 4]}, index=[0, 0, 1, 1])
-RIGHT = pd.DataFrame({"a text": ["x", "yes"], "row": [1, 2]})
-PAIRS = np.array([0, 1, 2, 3, 0]), np.array([0, 0, 0, 0, 1])
-PAIR_SPEC = RowPrompts(text='{{ left.text }}{{ left.values }} fits {{ right["a text"] }}')
-
-
-def test_equal_pairs_are_one_item(service: Judge) -> None:
-    """By the contents of the columns that the statement names."""
-    oracle = create_pair_oracle((LEFT, RIGHT), PAIRS, PAIR_SPEC)
-    assert oracle.items.tolist() == [0, 2, 0, 3, 1]
-    assert oracle.ask(numbers(0, 1, 2, 3)).tolist() == [NO, YES, NO, NO]
-    assert sorted(service.paid) == ["4 fits x", "a1 fits x", "a1 fits yes", "b2 fits x"]
-    swapped = PairTexts("{{ left.text }}{{ right.text }}", (LEFT, LEFT), ([0, 1], [1, 0]))  # type: ignore[arg-type]
-    assert len(set(swapped.digests.tolist())) == 2
-
-
-def test_a_pair_is_rendered_when_it_is_asked() -> None:
-    """Many pairs of a few rows are numbers until then."""
-    frame = pd.DataFrame({"text": [f"t{n}" for n in range(300)]})
-    left, right = np.divmod(np.arange(90_000), 300)
-    texts = PairTexts("{{ left.text }} = {{ right.text }}", (frame, frame), (left, right))
-    assert len(texts) == 90_000
-    assert texts[302].endswith("t1 = t2")
-    assert len(np.unique(texts.digests.view("<u8").reshape(-1, 2)[:, 0])) == 90_000
-
-
-def test_whole_rows_can_be_named() -> None:
-    """With the names of their columns."""
-    texts = PairTexts(
-        "{{ left }} | {{ right.row }}", (LEFT, RIGHT), (np.array([1]), np.array([1]))
-    )
-    assert texts[0].endswith("text: b\nvalues: 2 | 2")
-
-
-def test_a_function_of_a_pair_gets_both_rows() -> None:
-    """As one Series; each pair is an item of its own."""
-
-    def fits(row: pd.Series[Any]) -> Any:
-        return row["left.values"] == row["right.row"]
-
-    oracle = create_pair_oracle((LEFT, RIGHT), PAIRS, PAIR_SPEC, fits)
-    assert oracle.items.tolist() == [0, 1, 2, 3, 4]
-    assert oracle.ask(numbers(0, 1, 2, 3, 4)).tolist() == [YES, NO, YES, NO, NO]
-    assert oracle.digests[0] == oracle.digests[2]
-
-
-@pytest.mark.parametrize(
-    ("statement", "message"),
-    [
-        ("{{ text }}", "neither left nor right"),
-        ("{{ left.text }}", "does not use the right row"),
-        ("{{ left.text", "Line 1 of the prompt"),
-        ("{{ left.txt }} {{ right.row }}", 'uses "left.txt"'),
-    ],
-)
-def test_a_statement_about_pairs_names_both_rows(statement: str, message: str) -> None:
-    """And columns that exist."""
-    with pytest.raises(errors.LLMError, match=message):
-        PairTexts(statement, (LEFT, RIGHT), PAIRS)
 
 
 def test_the_estimate_of_many_items_is_scaled_up(
