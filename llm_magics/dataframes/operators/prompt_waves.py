@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,7 +16,6 @@ from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError
 from llm_magics.host import Progress, ProgressDisplay, current_host
 from llm_magics.runtime.batch import BatchCall
-from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 
@@ -76,12 +77,12 @@ class PromptWaves:
             self._display(None)
             self._display = None
 
-    def send(self, texts: Sequence[str], receive: Receive) -> None:
+    def send(self, texts: Sequence[str], receive: Receive, schema: Any = None) -> None:
         """
         Send a wave of prompts with ``texts``, and pass each result to ``receive``.
 
         The results that arrived before an error or an interrupt are passed too. Equal texts are
-        sent several times.
+        sent several times. ``schema`` replaces the schema of the answers.
 
         Raises:
             LLMError: an error that affects all prompts.
@@ -89,7 +90,7 @@ class PromptWaves:
         """
         if not len(texts):
             return
-        call = self._create_call(texts)
+        call = self._create_call(texts, schema)
         if self._last is not None:
             call.continue_from(self._last, self.expected)
         self._last = call
@@ -104,17 +105,17 @@ class PromptWaves:
                     if result is not None:
                         receive(number, result)
 
-    def estimate(self, texts: Sequence[str]) -> RowsEstimate:
+    def estimate(self, texts: Sequence[str], schema: Any = None) -> RowsEstimate:
         """
         Return the estimated cost of prompts with ``texts``, without those that have an answer.
 
-        The estimate of many prompts is that of a sample, scaled up.
+        The estimate of many prompts is that of a sample, scaled up. ``schema`` is as for `send`.
         """
         count = len(texts)
         if count > MOST_ESTIMATED:
             step = count / MOST_ESTIMATED
             texts = [texts[int(number * step)] for number in range(MOST_ESTIMATED)]
-        call = self._create_call(texts)
+        call = self._create_call(texts, schema)
         left = bridge.run(call.to_send())
         scale = count / max(1, len(texts))
         prompts = round(left.prompts * scale)
@@ -127,13 +128,12 @@ class PromptWaves:
             seconds=bridge.run(call.seconds(prompts)),
         )
 
-    def _create_call(self, texts: Sequence[str]) -> BatchCall:
-        call = BatchCall(session, LazyPrompts(texts, self._create), self._spec.concurrency)
+    def _create_call(self, texts: Sequence[str], schema: Any) -> BatchCall:
+        spec = self._spec if schema is None else replace(self._spec, schema=schema)
+        create = partial(create_prompt, spec, self._parameters)
+        call = BatchCall(session, LazyPrompts(texts, create), spec.concurrency)
         call.done = lambda: f"{self.calls + self.cached:,} prompts"
         return call
-
-    def _create(self, text: str) -> Prompt:
-        return create_prompt(self._spec, self._parameters, text)
 
     def _count(self, call: BatchCall) -> None:
         answered = sum(each is not None for each in call.responses)

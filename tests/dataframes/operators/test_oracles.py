@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.operators import prompt_waves
 from llm_magics.dataframes.operators.choose_oracle import create_oracle
@@ -20,20 +18,8 @@ from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.host import Progress, ProgressDisplay, TerminalHost, install_host
 from tests.support.judge import Judge
-from tests.support.serving import serving
 
 SPEC = RowPrompts(text="{{ text }} is good")
-
-
-@pytest.fixture
-def service(own_settings: None) -> Iterator[Judge]:
-    """The service ``lab``, whose model ``m`` is asked where none is named."""
-    fake = Judge()
-    with serving(fake) as server:
-        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
-        lm.config.model = "lab/m"
-        lm.config.cache_dir = "cache"
-        yield fake
 
 
 def numbers(*items: int) -> Any:

@@ -1,0 +1,280 @@
+"""Answers about rows, several rows in one prompt: for proxies, scores and summaries, not oracles."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import numpy as np
+
+from llm_magics._async.bridge import bridge
+from llm_magics._util.validation import check_integer
+from llm_magics.dataframes.operators.packing import (
+    RowQuestion,
+    alone_schema,
+    pack_prompt,
+    pack_schema,
+    read_alone,
+    read_pack,
+)
+from llm_magics.dataframes.operators.packing_check import (
+    FEWEST_ROWS,
+    SAMPLE,
+    PackingCheck,
+    check_sizes,
+)
+from llm_magics.dataframes.operators.prompt_waves import PromptWaves
+from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.errors import LLMError, ParseError, UsageError, abbreviate
+from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
+from llm_magics.runtime.response import Response
+from llm_magics.runtime.routing import find_route
+from llm_magics.runtime.session import session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from llm_magics.dataframes.reports import RowsEstimate
+
+RowsPerPrompt = int | Literal["auto"]
+
+# The context of a model whose size is unknown; local models often have no larger one.
+_UNKNOWN_CONTEXT = 4096
+
+# The part of the context that a prompt and its answers may fill. Long prompts are answered worse.
+_SHARE = 0.6
+_MOST_TOKENS = 16_000
+
+
+class PackedPrompts:
+    """
+    A question about many rows, asked about several of them in one prompt.
+
+    A row that has no answer of its own in the answer to its prompt, or several, is asked again
+    alone; so are all rows of a prompt that fails. Answers are cached by prompt: the same rows in
+    the same order are not paid for twice. In a ``with`` block, all calls share one line of progress.
+
+    Attributes:
+        errors: the error of each row that failed, also when it was asked alone.
+        check: the result of the check of ``rows_per_prompt="auto"``; ``None`` without one.
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[str],
+        question: RowQuestion,
+        prompt_spec: RowPrompts,
+        *,
+        rows_per_prompt: RowsPerPrompt = "auto",
+    ) -> None:
+        """
+        Prepare the prompts; nothing is sent.
+
+        Args:
+            texts: the text of each row, read when it is needed. Equal texts are different rows.
+            question: what to ask about each row.
+            prompt_spec: the model, and how to send the prompts; its text is not used.
+            rows_per_prompt: the most rows in one prompt. With ``"auto"``, the first rows are asked
+                alone and together, and rows are packed if the answers are the same.
+
+        Raises:
+            UsageError: ``rows_per_prompt`` is neither a positive integer nor ``"auto"``.
+        """
+        check_rows_per_prompt(rows_per_prompt)
+        self._texts = texts
+        self._question = question
+        self._alone_schema = alone_schema(question)
+        self._waves = PromptWaves(replace(prompt_spec, schema=self._alone_schema))
+        self._size = rows_per_prompt
+        if rows_per_prompt == "auto" and len(texts) < FEWEST_ROWS:
+            self._size = 1
+        self._answers: dict[int, Any] = {}
+        self._most_tokens: int | None = None
+        self.errors: dict[int, LLMError] = {}
+        self.check: PackingCheck | None = None
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self._waves.model
+
+    @property
+    def rows_per_prompt(self) -> RowsPerPrompt:
+        """The most rows in one prompt; ``"auto"`` before the check."""
+        return self._size
+
+    @property
+    def calls(self) -> int:
+        """The number of prompts that were sent and answered, with those of the check."""
+        return self._waves.calls
+
+    @property
+    def cached(self) -> int:
+        """The number of prompts whose answer was stored before."""
+        return self._waves.cached
+
+    @property
+    def cost_usd(self) -> float | None:
+        """The cost of the calls in US dollars; ``None`` if unknown."""
+        return self._waves.cost_usd
+
+    def __enter__(self) -> Self:
+        self._waves.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._waves.__exit__(kind, error, traceback)
+
+    def ask(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[Any]:
+        """
+        Return the answer for each of ``rows``; ``None`` for a row that failed.
+
+        Rows are packed in the given order, and each is asked once.
+
+        Raises:
+            LLMError: an error that affects all prompts.
+            KeyboardInterrupt: the user interrupted the call; the answers so far are stored.
+        """
+        wanted = np.asarray(rows, np.intp).tolist()
+        with self:
+            if self._size == "auto":
+                self._size = self._choose_size(wanted)
+            self._ask_packed(self._left(wanted), self._size, self._answers)
+            self._ask_alone(self._left(wanted))
+        return [self._answers.get(row) for row in wanted]
+
+    def estimate(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> RowsEstimate:
+        """Return the estimated cost of asking ``rows``; before the check, of asking them alone."""
+        left = self._left(np.asarray(rows, np.intp).tolist())
+        if self._size in ("auto", 1):
+            texts = _Rendered(left, lambda row: self._question.alone + self._texts[row])
+            return self._waves.estimate(texts)
+        packs = self._packs(left, int(self._size))
+        schema = pack_schema(self._question, int(self._size))
+        estimate = self._waves.estimate(_Rendered(packs, self._pack_text), schema)
+        return replace(estimate, rows=len(left))
+
+    def _left(self, rows: Sequence[int]) -> list[int]:
+        """Return those of ``rows`` that were not asked, each once."""
+        return [
+            row
+            for row in dict.fromkeys(rows)
+            if row not in self._answers and row not in self.errors
+        ]
+
+    def _choose_size(self, rows: Sequence[int]) -> int:
+        """Ask a sample alone and packed; return the number of rows in a prompt."""
+        spread = np.linspace(0, len(self._texts) - 1, 2 * SAMPLE).astype(int).tolist()
+        sample = list(dict.fromkeys([*rows[:SAMPLE], *spread]))[:SAMPLE]
+        self._ask_alone(self._left(sample))
+        alone = [self._answers.get(row) for row in sample]
+
+        def ask_packed(size: int) -> list[Any]:
+            answers: dict[int, Any] = {}
+            self._ask_packed(sample, size, answers)
+            return [answers.get(row) for row in sample]
+
+        self.check = check_sizes(alone, ask_packed, self._question.is_same)
+        return self.check.rows_per_prompt
+
+    def _ask_packed(self, rows: Sequence[int], size: int, answers: dict[int, Any]) -> None:
+        """Ask ``rows`` in prompts of at most ``size``; put the valid answers into ``answers``."""
+        packs = self._packs(rows, size) if size > 1 else []
+        packs = [pack for pack in packs if len(pack) > 1]
+
+        def receive(number: int, result: Response | LLMError) -> None:
+            pack = packs[number]
+            for place, answer in self._read_pack(pack, result).items():
+                answers[pack[place]] = answer
+
+        schema = pack_schema(self._question, size)
+        self._waves.send(_Rendered(packs, self._pack_text), receive, schema)
+
+    def _read_pack(self, pack: Sequence[int], result: Response | LLMError) -> dict[int, Any]:
+        if isinstance(result, ParseError) and result.partial is not None:
+            result = result.partial  # some of its rows may have an answer
+        if isinstance(result, LLMError):
+            return {}
+        try:
+            value = result.json()
+        except LLMError:
+            return {}
+        return read_pack(self._question, [self._texts[row] for row in pack], value)
+
+    def _ask_alone(self, rows: Sequence[int]) -> None:
+        def receive(number: int, result: Response | LLMError) -> None:
+            row = rows[number]
+            if isinstance(result, LLMError):
+                self.errors[row] = result
+                return
+            try:
+                self._answers[row] = read_alone(self._question, result.json())
+            except LLMError as error:
+                self.errors[row] = error
+
+        self._waves.send(
+            _Rendered(rows, lambda row: self._question.alone + self._texts[row]), receive
+        )
+
+    def _packs(self, rows: Sequence[int], size: int) -> list[list[int]]:
+        """Divide ``rows`` into packs of at most ``size`` that fit into the context."""
+        most = self._context_tokens()
+        answer = (schema_tokens(self._question.answer) or 0) + 12  # with its id
+        packs: list[list[int]] = []
+        used = most
+        for row in rows:
+            tokens = text_tokens(self._texts[row]) + 2 * answer
+            if used + tokens > most or len(packs[-1]) == size:
+                packs.append([])
+                used = 0
+            packs[-1].append(row)
+            used += tokens
+        return packs
+
+    def _context_tokens(self) -> int:
+        """Return the tokens that the rows of a prompt and its answers may have."""
+        if self._most_tokens is None:
+            route = bridge.run(find_route(session, self.model))
+            info = session.listings.models().get(route.name)
+            context = (info.context if info else None) or _UNKNOWN_CONTEXT
+            self._most_tokens = min(int(context * _SHARE), _MOST_TOKENS)
+        return self._most_tokens
+
+    def _pack_text(self, pack: Sequence[int]) -> str:
+        return pack_prompt(self._question, [self._texts[row] for row in pack])
+
+
+def check_rows_per_prompt(value: Any) -> None:
+    """
+    Check a value of ``rows_per_prompt``.
+
+    Raises:
+        UsageError: it is neither a positive integer nor ``"auto"``.
+    """
+    if isinstance(value, str) and value != "auto":
+        msg = f"Invalid value for rows_per_prompt: {abbreviate(value)}."
+        raise UsageError(msg, hint='Pass a number, or "auto".')
+    if value != "auto":
+        check_integer("rows_per_prompt", value)
+
+
+class _Rendered(Sequence[str]):
+    """A text for each of ``things``, made when it is read."""
+
+    def __init__(self, things: Sequence[Any], render: Callable[[Any], str]) -> None:
+        self._things = things
+        self._render = render
+
+    def __len__(self) -> int:
+        return len(self._things)
+
+    def __getitem__(self, number: Any) -> Any:
+        found = self._things[number]
+        return list(map(self._render, found)) if isinstance(number, slice) else self._render(found)
