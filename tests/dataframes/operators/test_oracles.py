@@ -35,7 +35,7 @@ def test_equal_rows_are_one_item(service: Judge) -> None:
     assert oracle.digests.dtype == "V16"
     assert oracle.ask(numbers(1, 0, 1)).tolist() == [NO, YES, NO]
     assert oracle.ask(numbers(0, 1)).tolist() == [YES, NO]
-    assert service.paid == ["b is good", "yes a is good"]
+    assert sorted(service.paid) == ["b is good", "yes a is good"]
     assert (oracle.name, oracle.calls, oracle.cached) == ("lab/m", 2, 0)
     assert oracle.ask(numbers()).tolist() == []
 
