@@ -317,8 +317,9 @@ def test_what_is_imported_is_declared() -> None:
     extras = project["optional-dependencies"]
     wanted = [*project["dependencies"], *(each for extra in extras.values() for each in extra)]
     declared = {re.split(r"[^\w.-]", each)[0].lower().replace("_", "-") for each in wanted}
-    # They are one with what is declared: pydantic's engine, Transformers' tokenizers; umap is a choice.
+    # They come with what is declared, such as pydantic's engine; umap is a choice.
     declared |= {"pydantic-core", "tokenizers", "umap-learn", "umap", "distributed"}
+    declared |= {"threadpoolctl"}  # of scikit-learn
     known = packages_distributions()
     for path in PACKAGE.rglob("*.py"):
         if path.name == "hosted_secrets.py":

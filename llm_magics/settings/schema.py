@@ -155,6 +155,10 @@ class Settings(BaseModel):
     embedding_model: str = Field(
         "local/minilm-l6-v2", description="Model used for embeddings when none is named."
     )
+    proxy_model: str | None = Field(
+        None,
+        description="Cheaper model that df.llm.filter and similar operators may ask to save calls.",
+    )
     image_model: str = Field("openai/gpt-image-2", description="Model that generates images.")
     transcription_model: str = Field(
         "openai/gpt-4o-transcribe", description="Model that transcribes audio."

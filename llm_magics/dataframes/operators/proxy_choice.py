@@ -1,0 +1,218 @@
+"""The proxy that the argument ``proxy=`` of an operator means, and the choice among several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from llm_magics.dataframes.operators.calibration import platt, sigmoid
+from llm_magics.dataframes.operators.classifiers import (
+    KeywordClassifier,
+    VectorClassifier,
+    require_sklearn,
+    stratified_folds,
+)
+from llm_magics.dataframes.operators.model_proxies import (
+    ModelAnswers,
+    ModelConfidence,
+    capabilities,
+)
+from llm_magics.dataframes.operators.proxies import ColumnScores, Proxy
+from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.dataframes.vectors import is_vector_column
+from llm_magics.errors import UnsupportedError, UsageError, abbreviate
+from llm_magics.runtime.session import session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pandas import DataFrame
+
+    from llm_magics.dataframes.row_texts import RowTexts
+
+# The most columns of vectors that are tried.
+_MOST_VECTORS = 3
+
+# A proxy that costs money must predict better than a free one by this share of the loss.
+_WORTH = 0.05
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyTask:
+    """
+    What the proxies of an operator predict.
+
+    Attributes:
+        frame: the table.
+        rows: the positions of the rows that have a question.
+        statements: the rendered statement of each row of the table.
+        prompt_spec: how to send prompts; its model and parameters are those of the oracle.
+    """
+
+    frame: DataFrame
+    rows: NDArray[np.intp]
+    statements: RowTexts
+    prompt_spec: RowPrompts
+
+    def prompts_for(self, model: str) -> RowPrompts:
+        """Return how to send prompts to another ``model``, without the parameters of the oracle's."""
+        return replace(self.prompt_spec, model=model, parameters={})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProxyQuality:
+    """
+    How well a proxy predicts the labels of the pilot.
+
+    Attributes:
+        name: the name of the proxy.
+        rows: the number of labels.
+        log_loss: the mean loss of calibrated predictions for held-out labels, in nats; ``inf`` if
+            there are too few labels of a class.
+        auc: the probability that a positive row has a higher score than a negative one; ``nan``
+            without both.
+    """
+
+    name: str
+    rows: int
+    log_loss: float
+    auc: float
+
+    def __str__(self) -> str:
+        return f"{self.name}: AUC {self.auc:.2f}, log loss {self.log_loss:.2f} on {self.rows:,} labels"
+
+
+def named_proxy(task: ProxyTask, proxy: Any) -> Proxy:
+    """
+    Return the proxy that a user names: a column of scores, or a model.
+
+    A string that is both is the column. A model is asked for its confidence where its service
+    returns log probabilities, otherwise for answers.
+
+    Raises:
+        UsageError: it is not a string, or the column has values other than scores.
+    """
+    if not isinstance(proxy, str):
+        msg = f"Invalid value for proxy: {abbreviate(proxy)}."
+        hint = 'Pass "auto", the name of a column of scores, the name of a model, or None.'
+        raise UsageError(msg, hint=hint)
+    if proxy in task.frame.columns:
+        return ColumnScores(task.frame, proxy, task.rows)
+    return model_proxies(task, proxy)[0]
+
+
+def model_proxies(task: ProxyTask, model: str) -> list[Proxy]:
+    """Return the proxies that ask ``model``, the better one first."""
+    prompts = task.prompts_for(model)
+    answers = ModelAnswers(task.statements, task.rows, prompts)
+    if not {"logprobs", "choices"} & set(capabilities(model)):
+        return [answers]
+    return [ModelConfidence(task.statements, task.rows, prompts), answers]
+
+
+def candidates(task: ProxyTask) -> list[Proxy]:
+    """
+    Return the proxies that need no preparation, those without a cost first.
+
+    They are columns of vectors, keywords (with scikit-learn), and the model of the setting
+    ``proxy_model``.
+
+    Raises:
+        UsageError: there are none, because scikit-learn is not installed.
+    """
+    found: list[Proxy] = []
+    if find_spec("sklearn") is not None:
+        found += _vector_classifiers(task)
+        found.append(KeywordClassifier(task.statements, task.statements.codes[task.rows]))
+    model = session.config.proxy_model
+    if model is not None:
+        found += model_proxies(task, model)
+    if not found:
+        require_sklearn('proxy="auto"')
+    return found
+
+
+def _vector_classifiers(task: ProxyTask) -> list[Proxy]:
+    names = [name for name in task.frame.columns if is_vector_column(task.frame[name])]
+    found: list[Proxy] = []
+    for name in names[:_MOST_VECTORS]:
+        try:
+            found.append(VectorClassifier(task.frame[name], name, task.rows))
+        except UsageError:  # lists of different lengths are no vectors
+            continue
+    return found
+
+
+def compare(
+    proxies: Sequence[Proxy], rows: NDArray[np.intp], labels: NDArray[np.int8]
+) -> list[tuple[Proxy, ProxyQuality]]:
+    """
+    Return the proxies with their quality on the labels of a pilot, the best one first.
+
+    A proxy that costs money comes before a free one only if it predicts clearly better. A model
+    that turns out to return no log probabilities is left out.
+
+    Args:
+        proxies: the proxies. Those that ask a model are asked about ``rows`` only.
+        rows, labels: the pilot; labels are 0 or 1.
+
+    Raises:
+        LLMError: a model cannot be asked.
+    """
+    found: list[tuple[Proxy, ProxyQuality]] = []
+    for proxy in proxies:
+        try:
+            values = proxy.held_out(rows, labels)
+        except UnsupportedError:
+            if len(proxies) == 1:
+                raise
+            continue
+        found.append((proxy, measure(proxy.name, values, labels)))
+    found.sort(key=lambda each: _weighted_loss(*each))
+    return found
+
+
+def _weighted_loss(proxy: Proxy, quality: ProxyQuality) -> float:
+    is_free = proxy.calls == 0 and proxy.cost_usd == 0
+    return quality.log_loss if is_free else quality.log_loss * (1 + _WORTH)
+
+
+def measure(name: str, values: NDArray[np.float64], labels: NDArray[np.int8]) -> ProxyQuality:
+    """Return how well ``values``, which do not depend on the labels, predict them."""
+    return ProxyQuality(
+        name=name,
+        rows=len(labels),
+        log_loss=_held_out_loss(values, labels),
+        auc=auc(values, labels),
+    )
+
+
+def _held_out_loss(values: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
+    """Return the log loss of held-out rows, with values calibrated on the others."""
+    if min(int(labels.sum()), int((labels == 0).sum())) < 2:
+        return float("inf")
+    scale = float(values.std()) or 1.0
+    values = (values - values.mean()) / scale
+    folds = stratified_folds(labels)
+    losses = np.empty(len(labels))
+    for fold in range(int(folds.max()) + 1):
+        is_in = folds == fold
+        slope, intercept = platt(values[~is_in], labels[~is_in].astype(np.float64))
+        p = sigmoid(slope * values[is_in] + intercept)
+        losses[is_in] = -np.log(np.where(labels[is_in] == 1, p, 1 - p))
+    return float(losses.mean())
+
+
+def auc(values: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
+    """Return the area under the ROC curve; ties count as one half."""
+    positives = int(labels.sum())
+    negatives = len(labels) - positives
+    if not positives or not negatives:
+        return float("nan")
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+    above = ranks[labels == 1].sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
