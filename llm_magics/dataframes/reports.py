@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -267,12 +267,19 @@ class PromptReport:
 _REPORT_ATTRIBUTE = "_llm_magics_report"
 
 
-def store_report(of: Any, report: EmbeddingReport | PromptReport) -> None:
+class Report(Protocol):
+    """A report on an operation over rows; its ``str`` is a summary in one line."""
+
+    def frame(self) -> DataFrame:
+        """Return the details."""
+
+
+def store_report(of: Any, report: Report) -> None:
     """Store ``report`` as an attribute of a column or frame."""
     object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas would treat it as a column
 
 
-def announce(report: EmbeddingReport | PromptReport, where: str, *, has_failed: bool) -> None:
+def announce(report: Report, where: str, *, has_failed: bool) -> None:
     """
     Report on rows whose results are in ``where``, a text that may be empty.
 
@@ -291,9 +298,9 @@ class ReportMixin:
         self._of = of
 
     @property
-    def report(self) -> EmbeddingReport | PromptReport | None:
+    def report(self) -> Any:
         """The report on the last operation; its ``frame()`` has the rows with problems."""
-        report: EmbeddingReport | PromptReport | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
+        report: Report | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
         return report
 
     def __repr__(self) -> str:
