@@ -5,7 +5,7 @@ Language models in Jupyter notebooks.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
-    lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
+    lm.prompt(df, "…"), lm.extract, lm.classify, lm.topk, lm.nearest, lm.dedupe, lm.plot
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking.compare import acompare, compare
     from llm_magics.benchmarking.measurements import Measurements
     from llm_magics.dataframes.embed import aembed, embed
+    from llm_magics.dataframes.operators.topk import topk
     from llm_magics.dataframes.plot import plot
     from llm_magics.dataframes.prompting import classify, extract, prompt
     from llm_magics.dataframes.search import dedupe, index, nearest
@@ -72,6 +73,7 @@ __all__ = [
     "runs",
     "scorers",
     "stream",
+    "topk",
     "unload_ipython_extension",
 ]
 
@@ -108,6 +110,7 @@ _HOMES = {
     "runs": "api",
     "scorers": "benchmarking.scorers",
     "stream": "api",
+    "topk": "dataframes.operators.topk",
 }
 
 

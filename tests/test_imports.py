@@ -70,6 +70,7 @@ ORDER = [
     ["dataframes.map"],
     ["dataframes.map_widget"],
     ["dataframes.dask", "dataframes.plot"],
+    ["dataframes.operators.topk"],
     ["dataframes.operators"],
     ["dataframes.search"],
     ["dataframes.prompting"],

@@ -26,7 +26,7 @@ class Consent:
     """
     Asks the user once, before the first wave with a prompt that has no stored answer.
 
-    So running the same call again neither asks nor costs anything.
+    So the same call can be run again without a question, because all of its answers are stored.
     """
 
     def __init__(self, prompt_spec: RowPrompts) -> None:

@@ -95,7 +95,7 @@ class ModelScores:
             max_repeats: the maximum number of prompts with rows that answers lack.
 
         Raises:
-            UsageError: ``rows_per_prompt`` is neither ``"auto"`` nor a positive integer.
+            UsageError: ``rows_per_prompt`` is not ``"auto"`` or a positive integer.
         """
         self._statements = statements
         self._form = prompt_spec.text

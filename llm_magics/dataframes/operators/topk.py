@@ -22,6 +22,7 @@ from llm_magics.dataframes.operators.consent import (
 )
 from llm_magics.dataframes.operators.item_scores import ColumnScores, ItemScores, top_items
 from llm_magics.dataframes.operators.model_scores import ModelScores, RowsPerPrompt
+from llm_magics.dataframes.operators.options import check_no_batch
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.operators.sampling import sampling_order
 from llm_magics.dataframes.operators.topk_report import TopKReport
@@ -79,7 +80,7 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
 
     All rows are scored, several in one prompt; then the candidates with the highest scores are
     compared in pairs, each pair in both orders. Answers are cached: the same call continues where
-    it stopped, and costs nothing once it has ended.
+    it stopped, and is free after it has ended.
 
     Args:
         rows: a DataFrame; or a list, array, or column of pandas, polars or pyarrow.
@@ -109,6 +110,7 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
         Interrupted: ``partial`` has the rows that are ranked so far.
         LLMError: an error that affects all rows.
     """
+    check_no_batch("topk", parameters)
     prompt_spec = RowPrompts(
         text=prompt,
         model=model,
@@ -125,7 +127,7 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
     try:
         search.run()
     except DryRunEnd as end:
-        return end.estimate
+        return replace(end.estimate, rows=len(search.frame))
     except KeyboardInterrupt:
         raise search.interrupted() from None
     return no_cost(len(search.frame)) if dry_run else search.finish()

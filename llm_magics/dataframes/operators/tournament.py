@@ -7,14 +7,14 @@ time, each one at most `_LOOKAHEAD` places ahead of its parent. So ``m`` items n
 ``m + k log2(m)`` comparisons in about ``log2(m) + k`` rounds, and never more comparisons than a full
 merge sort, ``m ceil(log2 m)``.
 
-Each comparison puts one item at its next place, whatever its outcome is. So outcomes that contradict
-each other, even in a cycle, neither repeat comparisons nor prevent the end.
+Each comparison puts one item at its next place, whatever its outcome is. So the tournament ends
+without repeated comparisons, even if outcomes contradict each other.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 
 
@@ -24,7 +24,7 @@ class Outcome(IntEnum):
     FIRST = 1  # the first one is better
     SECOND = 2
     TIE = 3  # the answers depend on the order of the two
-    FAILED = 4  # there is no answer
+    FAILED = 4  # an answer is missing
 
 
 # Two different items; in the order of their numbers.
@@ -64,7 +64,7 @@ class Tournament:
         self.outcomes: dict[Pair, Outcome] = {}
         self.rounds = 0
         self._weights = weights
-        self._left = k
+        self._k = self._left = k
         self._nodes: list[_Node] = []
         self._root = self._build(range(len(weights)))
 
@@ -98,7 +98,10 @@ class Tournament:
         has_moved = False
         for node in self._nodes:
             if self._is_short(node):
-                has_moved |= node.advance(self.outcomes)
+                item = node.advance(self.outcomes)
+                if item is not None:
+                    node.places += self._weights[item]
+                    has_moved = True
         while self._root.ready and self._left > 0:
             item = self._root.take()
             self.ranking.append(item)
@@ -108,8 +111,12 @@ class Tournament:
 
     def _is_short(self, node: _Node) -> bool:
         """Whether ``node`` has fewer places ready than its parent may need soon."""
-        is_ahead = len(node.ready) >= _LOOKAHEAD
-        return not is_ahead and sum(self._weights[each] for each in node.ready) < self._left
+        # What it has given away precedes its next item in the whole ranking.
+        is_done = node.places >= self._k or self._places(node.ready) >= self._left
+        return len(node.ready) < _LOOKAHEAD and not is_done
+
+    def _places(self, items: Iterable[int]) -> int:
+        return sum(self._weights[each] for each in items)
 
 
 class _Node:
@@ -118,6 +125,7 @@ class _Node:
 
     Attributes:
         ready: the items that the parent can take, best first.
+        places: the places of the items that were ready so far.
     """
 
     def __init__(self, items: Sequence[int], children: Sequence[_Node] = ()) -> None:
@@ -125,6 +133,7 @@ class _Node:
         self._children = children
         self._left = len(items)
         self.ready = deque(() if children else items)
+        self.places = 0
 
     @property
     def is_contested(self) -> bool:
@@ -142,21 +151,21 @@ class _Node:
         self._left -= 1
         return self.ready.popleft()
 
-    def advance(self, outcomes: Mapping[Pair, Outcome]) -> bool:
-        """Get the next item ready if it is known; return whether it is."""
+    def advance(self, outcomes: Mapping[Pair, Outcome]) -> int | None:
+        """Get the next item ready and return it, if it is known."""
         one, other = self._children
         if self.is_contested:
             outcome = outcomes.get(self.pair)
             if outcome is None:
-                return False
+                return None
             best = max(self.pair) if outcome is Outcome.SECOND else min(self.pair)
             source = one if one.ready[0] == best else other
         else:
             source, rival = (one, other) if one.ready else (other, one)
             if not source.ready or rival._left:
-                return False
+                return None
         self.ready.append(source.take())
-        return True
+        return self.ready[-1]
 
 
 def max_comparisons(count: int, k: int) -> int:
