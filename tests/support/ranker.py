@@ -16,7 +16,7 @@ class Ranker:
     A service of OpenAI's format to which a statement is as true as its last number is high.
 
     Statements with a word of ``poison`` are refused. With ``biased``, close comparisons go to the
-    first position. ``score_of`` gives the score of a number; ``None`` leaves the row out.
+    first position. ``score_of`` gives the score of a number; ``None`` leaves the row out of a pack.
     """
 
     def __init__(self) -> None:
@@ -41,17 +41,26 @@ class Ranker:
         if any(word in said for word in self.poison):
             return as_json({"error": {"message": "Not that.", "code": "invalid_value"}}, 400)
         schema = body["response_format"]["json_schema"]["schema"]
-        is_scoring = "scores" in schema["properties"]
-        answer = self._scores(said) if is_scoring else self._better(said)
+        if "answers" in schema["properties"]:
+            answer = self._scores(json.loads(said.partition(":\n\n")[2]))
+        elif schema["properties"]["answer"]["type"] == "number":
+            (only,) = self._scores([{"id": "", "text": said.partition("\n\n")[2]}])["answers"]
+            answer = {"answer": only["answer"]}
+        else:
+            answer = self._better(said)
         return Says(chat_stream(json.dumps(answer)), delay_s=self.delay_s)
 
-    def _scores(self, said: str) -> Any:
-        rows = [json.loads(line) for line in said.splitlines() if line.startswith('{"row"')]
-        self.scorings.append([each["statement"] for each in rows])
-        scores = [(each["row"], self.score_of(_number(each["statement"]))) for each in rows]
+    def _scores(self, rows: list[dict[str, str]]) -> Any:
+        self.scorings.append([each["text"] for each in rows])
+        scores = [(each["id"], self.score_of(_number(each["text"]))) for each in rows]
+        is_alone = len(rows) == 1
         return {
-            "scores": [{"row": row, "score": int(score)} for row, score in scores if score is not None]
-        }  # fmt: skip
+            "answers": [
+                {"id": row, "answer": score}
+                for row, score in scores
+                if score is not None or is_alone
+            ]
+        }
 
     def _better(self, said: str) -> Any:
         lines = {line[0]: json.loads(line[3:]) for line in said.splitlines() if line[1:3] == ": "}

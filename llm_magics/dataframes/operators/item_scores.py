@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pandas import DataFrame
 
+    from llm_magics.dataframes.operators.packing_check import PackingCheck
     from llm_magics.dataframes.reports import RowsEstimate
     from llm_magics.errors import LLMError
 
@@ -25,13 +26,9 @@ class ItemScores(Protocol):
 
     Attributes:
         is_new: whether the scores are not yet in the table.
-        max_prompts: the maximum number of prompts.
-        errors: the error of each item without a score.
     """
 
     is_new: bool
-    max_prompts: int
-    errors: dict[int, LLMError]
 
     @property
     def name(self) -> str:
@@ -49,6 +46,14 @@ class ItemScores(Protocol):
     def cost_usd(self) -> float | None:
         """The cost of ``calls`` in US dollars; ``None`` if unknown."""
 
+    @property
+    def errors(self) -> dict[int, LLMError]:
+        """The error of each item without a score."""
+
+    @property
+    def packing(self) -> PackingCheck | None:
+        """The check of the rows in one prompt, if there was one."""
+
     def estimate(self) -> RowsEstimate:
         """Return the estimated cost, without prompts that have an answer."""
 
@@ -60,7 +65,7 @@ class ColumnScores:
     """Scores from a column of the table; an item's score is the mean of its rows' scores."""
 
     is_new = False
-    max_prompts = 0
+    packing = None
     calls = 0
     cached = 0
     cost_usd: float | None = 0.0

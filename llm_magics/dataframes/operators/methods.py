@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from llm_magics.dataframes.operators.model_scores import RowsPerPrompt
+    from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
     from llm_magics.dataframes.rows import OnError
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -68,6 +70,7 @@ class PackedPrompts:
         prompt_spec: RowPrompts,
         *,
         rows_per_prompt: RowsPerPrompt = "auto",
+        max_repeats: int | None = None,
     ) -> None:
         """
         Prepare the prompts; nothing is sent.
@@ -78,6 +81,7 @@ class PackedPrompts:
             prompt_spec: the model, and how to send the prompts; its text is not used.
             rows_per_prompt: the most rows in one prompt. With ``"auto"``, the first rows are asked
                 alone and together, and rows are packed if the answers are the same.
+            max_repeats: the most rows that are asked again alone; others fail. By default all.
 
         Raises:
             UsageError: ``rows_per_prompt`` is neither a positive integer nor ``"auto"``.
@@ -88,6 +92,7 @@ class PackedPrompts:
         self._alone_schema = alone_schema(question)
         self._waves = PromptWaves(replace(prompt_spec, schema=self._alone_schema))
         self._size = rows_per_prompt
+        self._max_repeats = max_repeats
         if rows_per_prompt == "auto" and len(texts) < FEWEST_ROWS:
             self._size = 1
         self._answers: dict[int, Any] = {}
@@ -145,17 +150,36 @@ class PackedPrompts:
         wanted = np.asarray(rows, np.intp).tolist()
         with self:
             if self._size == "auto":
-                self._size = self._choose_size(wanted)
+                sample = self._sample(wanted)
+                self._size = self._choose_size(sample, partial(self._ask_sample, sample))
             self._ask_packed(self._left(wanted), self._size, self._answers)
-            self._ask_alone(self._left(wanted))
+            self._ask_alone(self._repeated(self._left(wanted)))
         return [self._answers.get(row) for row in wanted]
+
+    def check_stored(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> None:
+        """
+        Do the check of ``rows_per_prompt="auto"`` if all of its answers are stored.
+
+        Then the estimate of ``rows`` is that of the prompts that `ask` will send.
+        """
+        sample = self._sample(np.asarray(rows, np.intp).tolist()) if self._size == "auto" else []
+        if not sample or self._waves.estimate(self._alone(sample)).prompts:
+            return
+
+        def ask_packed(size: int) -> list[Any]:
+            texts = _Rendered(self._packs(sample, size), self._pack_text)
+            if self._waves.estimate(texts, pack_schema(self._question, size)).prompts:
+                raise _NotStored
+            return self._ask_sample(sample, size)
+
+        with suppress(_NotStored):
+            self._size = self._choose_size(sample, ask_packed)
 
     def estimate(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> RowsEstimate:
         """Return the estimated cost of asking ``rows``; before the check, of asking them alone."""
         left = self._left(np.asarray(rows, np.intp).tolist())
         if self._size in ("auto", 1):
-            texts = _Rendered(left, lambda row: self._question.alone + self._texts[row])
-            return self._waves.estimate(texts)
+            return self._waves.estimate(self._alone(left))
         packs = self._packs(left, int(self._size))
         schema = pack_schema(self._question, int(self._size))
         estimate = self._waves.estimate(_Rendered(packs, self._pack_text), schema)
@@ -169,20 +193,33 @@ class PackedPrompts:
             if row not in self._answers and row not in self.errors
         ]
 
-    def _choose_size(self, rows: Sequence[int]) -> int:
-        """Ask a sample alone and packed; return the number of rows in a prompt."""
+    def _repeated(self, rows: list[int]) -> list[int]:
+        """Return those of ``rows``, which have no answer, that are asked alone; others fail."""
+        most = len(rows) if self._size == 1 or self._max_repeats is None else self._max_repeats
+        hint = "Run it again with fewer rows_per_prompt."
+        lost = ParseError("The answer to several rows lacks this one.", hint=hint)
+        self.errors |= dict.fromkeys(rows[most:], lost)
+        return rows[:most]
+
+    def _sample(self, rows: Sequence[int]) -> list[int]:
+        """Return the rows of the check."""
         spread = np.linspace(0, len(self._texts) - 1, 2 * SAMPLE).astype(int).tolist()
-        sample = list(dict.fromkeys([*rows[:SAMPLE], *spread]))[:SAMPLE]
+        return list(dict.fromkeys([*rows[:SAMPLE], *spread]))[:SAMPLE]
+
+    def _choose_size(
+        self, sample: Sequence[int], ask_packed: Callable[[int], Sequence[Any]]
+    ) -> int:
+        """Ask ``sample`` alone, and packed by ``ask_packed``; return the rows in a prompt."""
         self._ask_alone(self._left(sample))
         alone = [self._answers.get(row) for row in sample]
-
-        def ask_packed(size: int) -> list[Any]:
-            answers: dict[int, Any] = {}
-            self._ask_packed(sample, size, answers)
-            return [answers.get(row) for row in sample]
-
         self.check = check_sizes(alone, ask_packed, self._question.is_same)
         return self.check.rows_per_prompt
+
+    def _ask_sample(self, sample: Sequence[int], size: int) -> list[Any]:
+        """Return the answers to the sample in prompts of ``size`` rows."""
+        answers: dict[int, Any] = {}
+        self._ask_packed(sample, size, answers)
+        return [answers.get(row) for row in sample]
 
     def _ask_packed(self, rows: Sequence[int], size: int, answers: dict[int, Any]) -> None:
         """Ask ``rows`` in prompts of at most ``size``; put the valid answers into ``answers``."""
@@ -219,9 +256,11 @@ class PackedPrompts:
             except LLMError as error:
                 self.errors[row] = error
 
-        self._waves.send(
-            _Rendered(rows, lambda row: self._question.alone + self._texts[row]), receive
-        )
+        self._waves.send(self._alone(rows), receive)
+
+    def _alone(self, rows: Sequence[int]) -> Sequence[str]:
+        """Return the prompts that ask each of ``rows`` alone."""
+        return _Rendered(rows, lambda row: self._question.alone + self._texts[row])
 
     def _packs(self, rows: Sequence[int], size: int) -> list[list[int]]:
         """Divide ``rows`` into packs of at most ``size`` that fit into the context."""
@@ -263,6 +302,10 @@ def check_rows_per_prompt(value: Any) -> None:
         raise UsageError(msg, hint='Pass a number, or "auto".')
     if value != "auto":
         check_integer("rows_per_prompt", value)
+
+
+class _NotStored(Exception):  # noqa: N818 (not an error)
+    """An answer that a check needs is not stored."""
 
 
 class _Rendered(Sequence[str]):

@@ -21,6 +21,9 @@ _MOST_DIFFERENT = 1
 # The numbers of rows in a prompt that are tried.
 SIZES = (20, 10, 5)
 
+# The most prompts of a check.
+MAX_PROMPTS = SAMPLE + sum(-(-SAMPLE // size) for size in SIZES)
+
 # With fewer answers that can be compared, rows are asked alone.
 _FEWEST = 20
 

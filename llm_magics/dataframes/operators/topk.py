@@ -21,8 +21,10 @@ from llm_magics.dataframes.operators.consent import (
     scale_estimate,
 )
 from llm_magics.dataframes.operators.item_scores import ColumnScores, ItemScores, top_items
-from llm_magics.dataframes.operators.model_scores import ModelScores, RowsPerPrompt
+from llm_magics.dataframes.operators.model_scores import ModelScores
 from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
+from llm_magics.dataframes.operators.packing_check import MAX_PROMPTS
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.operators.sampling import sampling_order
 from llm_magics.dataframes.operators.topk_report import TopKReport
@@ -122,7 +124,7 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
         dry_run=dry_run,
         yes=yes,
     )
-    search = _Search(to_frame(rows), prompt_spec, k, candidates, seed)
+    search = _Search(to_frame(rows), prompt_spec, k=k, candidates=candidates, seed=seed)
     search.score_by(scores, rows_per_prompt)
     try:
         search.run()
@@ -145,6 +147,7 @@ class _Search:
         self,
         frame: DataFrame,
         prompt_spec: RowPrompts,
+        *,
         k: int,
         candidates: int | None,
         seed: int,
@@ -182,12 +185,14 @@ class _Search:
             msg = f"The DataFrame has no column of scores {scores!r:.60}."
             raise UsageError(msg, hint="Pass the name of a column, or of a model.")
         check_columns_free(self.frame, [SCORE], "The column")
+        spare = _spare_prompts(self._count, self._k)
+        spare -= MAX_PROMPTS if rows_per_prompt == "auto" else 0
         self._scores = ModelScores(
             self._statements,
             self._order.tolist(),
             replace(self._spec, model=scores or self._spec.model),
             rows_per_prompt,
-            max_repeats=2 * self._count,
+            max_repeats=max(0, spare),
         )
 
     def run(self) -> None:
@@ -241,10 +246,6 @@ class _Search:
         first = next(iter(errors), None)
         if first is not None and (is_lost or self._spec.on_error == "raise"):
             raise first
-
-    @property
-    def _max_prompts(self) -> int:
-        return self._scores.max_prompts + 2 * self._count * max(0, self._count - 1).bit_length()
 
     def result(self) -> DataFrame:
         """Return the rows that are ranked so far, with their report."""
@@ -300,11 +301,11 @@ class _Search:
             candidates=len(self._items),
             scores=self._scores.name,
             scores_failed=len(self._scores.errors),
+            packing=self._scores.packing,
             comparisons=len(outcomes),
             rounds=self._tournament.rounds,
             inconsistent=counts[Outcome.TIE],
             failed=counts[Outcome.FAILED],
-            max_prompts=self._max_prompts,
             calls=self._scores.calls + waves.calls,
             cached=self._scores.cached + waves.cached,
             cost_usd=sum_known([self._scores.cost_usd, waves.cost_usd]),
@@ -312,6 +313,16 @@ class _Search:
             _outcomes=outcomes,
             _labels=[self.frame.index[row] for row in first_rows[self._items].tolist()],
         )
+
+
+def _spare_prompts(candidates: int, k: int) -> int:
+    """
+    Return the number of prompts that the comparisons leave for the check of packs and repeated rows.
+
+    All prompts are at most one for each pack of rows, and 2(m + m ceil(log2 m)) for ``m`` candidates.
+    """
+    most = 2 * (candidates + candidates * max(0, candidates - 1).bit_length())
+    return most - 2 * max_comparisons(candidates, k)
 
 
 def _check_seed(seed: int) -> int:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
     from llm_magics.dataframes.operators.comparisons import Answer
+    from llm_magics.dataframes.operators.packing_check import PackingCheck
 
 _NAMES = {
     Outcome.FIRST: "consistent",
@@ -36,13 +37,12 @@ class TopKReport:
         candidates: the number of texts with the highest scores, which were compared.
         scores: the column of scores, or the model that gave them.
         scores_failed: the number of texts without a score.
+        packing: the check of the number of rows in one prompt; ``None`` without one.
         comparisons: the number of pairs of texts that were compared, each in both orders.
         rounds: the number of rounds in which they were sent.
         inconsistent: the number of pairs whose answer changed with the order of the two. They are
             ties, which the score decides.
         failed: the number of pairs without an answer, which the score decides too.
-        max_prompts: the number of prompts that could not be exceeded.
-        prompts: the number of prompts, for scores and comparisons, cached ones included.
         calls: the number of prompts that were sent and answered.
         cached: the number of prompts whose answer was stored before.
         cost_usd: the cost in US dollars; ``None`` if unknown.
@@ -55,11 +55,11 @@ class TopKReport:
     candidates: int
     scores: str
     scores_failed: int
+    packing: PackingCheck | None
     comparisons: int
     rounds: int
     inconsistent: int
     failed: int
-    max_prompts: int
     calls: int
     cached: int
     cost_usd: float | None
@@ -69,7 +69,7 @@ class TopKReport:
 
     @property
     def prompts(self) -> int:
-        """The number of prompts whose answer was used."""
+        """The number of prompts, for scores and comparisons, with the stored ones."""
         return self.calls + self.cached
 
     @property
