@@ -34,9 +34,9 @@ class ModelScores:
         self,
         statements: Sequence[str],
         order: Sequence[int],
+        *,
         prompt_spec: RowPrompts,
         rows_per_prompt: RowsPerPrompt = "auto",
-        *,
         max_repeats: int,
     ) -> None:
         """

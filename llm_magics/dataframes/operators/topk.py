@@ -190,8 +190,8 @@ class _Search:
         self._scores = ModelScores(
             self._statements,
             self._order.tolist(),
-            replace(self._spec, model=scores or self._spec.model),
-            rows_per_prompt,
+            prompt_spec=replace(self._spec, model=scores or self._spec.model),
+            rows_per_prompt=rows_per_prompt,
             max_repeats=max(0, spare),
         )
 
