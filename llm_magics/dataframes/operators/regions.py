@@ -1,0 +1,143 @@
+"""Nested regions of rows that a frozen proxy decides, certified by fresh labels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics.dataframes.operators.certificates import expected_draws, log_evidence
+from llm_magics.dataframes.operators.labelling import LabelledRows
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+# Returns the losses of rows with labels, for the region of a size.
+Losses = Callable[["NDArray[np.intp]", int], "NDArray[np.float64]"]
+
+# The shares of the largest region that the nested regions have.
+_SHARES = np.array([0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97, 1.0])
+
+# The losses that the proxy's own prediction counts for, when observed losses correct it.
+_PRIOR_LOSSES = 3.0
+
+# The rows asked between two looks at the certificates.
+_MIN_WAVE, _MAX_WAVE = 8, 128
+
+
+class NestedRegions:
+    """
+    Nested regions of rows, the most certain ones first, whose losses are bounded.
+
+    Attributes:
+        path: the rows; a region is a number of rows at the beginning.
+        certified: the size of the largest region that is certified.
+    """
+
+    def __init__(  # noqa: PLR0913
+        self,
+        table: LabelledRows,
+        path: NDArray[np.intp],
+        *,
+        predicted: NDArray[np.float64],
+        losses: Losses,
+        bound: Callable[[int], float],
+        delta: float,
+        pool: NDArray[np.intp] | None = None,
+        shares: NDArray[np.float64] = _SHARES,
+    ) -> None:
+        """
+        Prepare the regions.
+
+        Args:
+            table: the labels.
+            path: rows without a label, in an order that depends on no label drawn later.
+            predicted: the loss that the proxy expects of each, which affects only the power.
+            losses: returns the loss in [0, 1] of rows with labels, for the region of a size.
+            bound: the smallest sum of losses that is too large, for the region of a size.
+            delta: the probability with which a region may be certified wrongly.
+            pool: the rows to sample and to sum losses of, for all regions; by default those of
+                the region.
+            shares: the sizes of the regions, as shares of the path.
+        """
+        self.path = path
+        self.certified = 0
+        self._table = table
+        self._losses = losses
+        self._bound = bound
+        self._nats = float(np.log(1 / delta))
+        self._predicted = np.concatenate([[0.0], np.cumsum(predicted)])
+        sizes = np.unique(np.floor(shares * len(path)).astype(np.int64))
+        self._sizes = sizes[sizes > 0]
+        self._orders: dict[int, NDArray[np.intp]] = {}
+        self._pool = None if pool is None else table.sample_order(pool)
+        self._next = 0
+
+    def certify(self, value: float = 1.0, budget: int | None = None) -> None:
+        """
+        Draw and ask rows as long as larger regions are worth their labels.
+
+        Args:
+            value: the labels that a row in a certified region saves.
+            budget: the largest number of rows to ask.
+        """
+        start = self._table.calls
+        self.advance()
+        while self._next < len(self._sizes):
+            target, draws = self._choose(value)
+            if target is None:
+                return
+            wave = int(max(1, min(draws, np.clip(draws // 3, _MIN_WAVE, _MAX_WAVE))))
+            if budget is not None:
+                wave = min(wave, budget - (self._table.calls - start))
+                if wave <= 0:
+                    return
+            self._table.draw(self._order(target), wave)
+            self.advance()
+
+    def advance(self) -> None:
+        """Certify regions from the smallest that is not certified, until one fails."""
+        while self._next < len(self._sizes) and self._evidence(self._next) >= self._nats:
+            self.certified = int(self._sizes[self._next])
+            self._next += 1
+
+    def _order(self, number: int) -> NDArray[np.intp]:
+        """Return the rows to sample for a region, in the order of sampling."""
+        if self._pool is not None:
+            return self._pool
+        if number not in self._orders:
+            self._orders[number] = self._table.sample_order(self.path[: self._sizes[number]])
+        return self._orders[number]
+
+    def _evidence(self, number: int) -> float:
+        size = int(self._sizes[number])
+        losses = self._drawn_losses(number)
+        bound = self._bound(size)
+        expected = self._predicted[size] / max(bound, 1e-9)
+        return log_evidence(losses, len(self._order(number)), bound, float(expected))
+
+    def _drawn_losses(self, number: int) -> NDArray[np.float64]:
+        order = self._order(number)
+        return self._losses(order[: self._table.drawn(order)], int(self._sizes[number]))
+
+    def _choose(self, value: float) -> tuple[int | None, float]:
+        """Return the region to draw from next, if any is worth it, and the draws expected."""
+        numbers = np.arange(self._next, len(self._sizes))
+        sizes = self._sizes[numbers].astype(np.float64)
+        drawn = [self._drawn_losses(number) for number in numbers.tolist()]
+        counts = np.array([len(each) for each in drawn], np.float64)
+        sums = np.array([each.sum() for each in drawn])
+        bounds = np.array([self._bound(int(size)) for size in sizes])
+        evidence = np.array([self._evidence(number) for number in numbers.tolist()])
+        predicted = self._predicted[sizes.astype(np.int64)] / sizes
+        surprise = (sums + _PRIOR_LOSSES) / (predicted * counts + _PRIOR_LOSSES)
+        draws = expected_draws(
+            sizes - counts, bounds - sums, predicted * surprise, self._nats - evidence
+        )
+        # Rows that are drawn need not be asked later in any case.
+        saving = value * (sizes - self.certified) - draws * (1 + 0 * counts)
+        best = int(np.argmax(saving))
+        if saving[best] <= 0 or draws[best] >= sizes[best] - counts[best]:
+            return None, 0.0
+        return int(numbers[best]), float(draws[best])
