@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_magics.dataframes.operators.certificates import log_evidence
-from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows
-from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
+from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows, Sampled
+from llm_magics.dataframes.operators.oracle import NO, YES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,25 +28,6 @@ class Estimate:
     value: float
     low: float
     high: float
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """
-    Rows that the proxy decided, and a random sample of them that the oracle answered.
-
-    Attributes:
-        rows: the rows, those of the sample included.
-        sample: some of them, in random order.
-    """
-
-    rows: NDArray[np.intp]
-    sample: NDArray[np.intp]
-
-    @classmethod
-    def none(cls) -> Sampled:
-        """Return no rows."""
-        return cls(np.empty(0, np.intp), np.empty(0, np.intp))
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,9 +61,7 @@ class Decisions:
     reason: str = ""
 
 
-def sum_bounds(
-    values: NDArray[np.float64], size: int, delta: float
-) -> tuple[float, float]:
+def sum_bounds(values: NDArray[np.float64], size: int, delta: float) -> tuple[float, float]:
     """
     Return bounds of the sum of 0 and 1 over ``size`` rows, from a sample in random order.
 
@@ -140,7 +119,8 @@ def _unseen(
     if not unseen:
         return 0.0, 0.0, 0.0
     values = (labels[side.sample] == label).astype(np.float64)
-    low, high = sum_bounds(values, len(side.rows), delta)
+    # The region was chosen by the same sample.
+    low, high = sum_bounds(values, len(side.rows), delta / side.choices)
     seen = int((labels[side.rows] == label).sum())
     expected = unseen * float(values.mean()) if len(values) else unseen / 2
     return (
@@ -152,6 +132,3 @@ def _unseen(
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole > 0 else 1.0
-
-
-__all__ = ["FAILED", "Decisions", "Estimate", "Sampled", "estimate_quality", "sum_bounds"]

@@ -1,26 +1,33 @@
-"""Cascades that spend a fixed number of calls: a guarantee of precision or recall, and the best other."""
+"""Cascades that spend a number of calls: a guarantee of precision or recall, and the best other."""
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics.dataframes.operators.cascade import smallest_excess
-from llm_magics.dataframes.operators.certificates import expected_draws, log_evidence
-from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows
+from llm_magics.dataframes.operators.cascade import Cascade
+from llm_magics.dataframes.operators.certificates import expected_draws
+from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows, Sampled
 from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
+from llm_magics.dataframes.operators.planning import MARGIN_NATS, smallest_excess
 from llm_magics.dataframes.operators.regions import NestedRegions
-from llm_magics.dataframes.operators.training import Ranking, ScoreModel, Trainer
+from llm_magics.dataframes.operators.training import Ranking, ScoreModel
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MARGIN = 0.3
+# The shares of the calls that a proxy learns from: one that learns, and one that is calibrated.
+_LEARNING_SHARE, _CALIBRATION_SHARE = 1 / 4, 1 / 40
+
+# The share of the calls left that the plan of a certificate may need, because it may need more.
+_PLANNED_SHARE = 0.8
+
+# The number of nested regions. More of them lose less between two.
+_REGIONS = 120
 
 
-class FixedBudget(ABC):
+class FixedBudget(Cascade):
     """Decisions with a fixed number of calls, and a guarantee of precision or recall."""
 
     def __init__(
@@ -29,112 +36,129 @@ class FixedBudget(ABC):
         proxy: ScoreModel,
         *,
         target: float,
-        delta: float,
         max_calls: int,
-        may_fail: bool,
-        rng: np.random.Generator,
+        **options: object,
     ) -> None:
-        self.table = table
-        self.trainer = Trainer(table, proxy, rng)
-        self.slack = 1 - target
-        self.delta = delta
-        self.max_calls = max_calls
-        self.may_fail = may_fail
+        """Prepare the decisions; ``options`` are those of `Cascade`."""
+        super().__init__(table, proxy, **options)  # type: ignore[arg-type]
+        self._slack = 1 - target
+        self._max_calls = max_calls
+        self._share = _LEARNING_SHARE if proxy.learns else _CALIBRATION_SHARE
 
     @property
-    def left(self) -> int:
+    def _left(self) -> int:
         """The number of calls left."""
-        return self.max_calls - self.table.calls
+        return max(self._max_calls - self.table.calls, 0)
 
-    def run(self) -> NDArray[np.int8]:
-        """Return the decision about each row: `YES`, `NO` or `FAILED`."""
-        self._train()
-        decided = np.full(len(self.table), NO, np.int8)
-        if self.left > 0 and not self.table.is_known.all():
-            self.certify(self.trainer.rank(), decided)
-        return np.where(self.table.labels == UNKNOWN, decided, self.table.labels)
+    def pilot(self) -> None:
+        """
+        Ask about rows that choose the regions: some at random, others with the highest scores.
 
-    def _train(self) -> None:
-        """Label rows that choose the regions: some at random, others of the highest scores."""
-        share = self.max_calls // 20
-        self.trainer.pilot(share)
+        Where positive rows are rare, they are hardly found at random.
+        """
+        count = max(int(self._max_calls * self._share), 1)
+        self.trainer.pilot(count)
         for _ in range(2):
-            ranking = self.trainer.rank()
-            # Where positives are rare, they are hardly found elsewhere.
-            self.table.ask(ranking.rows[::-1][: share // 2])
+            highest = self.trainer.rank().rows[::-1]
+            self.table.ask(highest[: min(count // 2, self._left)])
 
-    @abstractmethod
-    def certify(self, ranking: Ranking, decided: NDArray[np.int8]) -> None:
-        """Certify regions of ``ranking``, and set ``decided``."""
+    def uncertain(self, ranking: Ranking) -> tuple[NDArray[np.intp], float]:
+        return ranking.rows[:0], float(len(self.table) - self._max_calls)
+
+    def _spend(self, rows: NDArray[np.intp]) -> None:
+        """Ask about the first of ``rows`` with the calls that are left."""
+        self.table.ask(rows[self.table.labels[rows] == UNKNOWN][: self._left])
+
+    def reason(self) -> str:
+        return f"max_calls={self._max_calls:,} is enough for all rows."
 
 
 class PrecisionBudget(FixedBudget):
-    """The most rows with a guarantee of precision, for a fixed number of calls."""
+    """The most positive rows with a guarantee of precision, for a number of calls."""
 
-    def certify(self, ranking: Ranking, decided: NDArray[np.int8]) -> None:
+    def certify(self, ranking: Ranking) -> None:
         rows, p = ranking.rows[::-1], ranking.probability[::-1]
         size = self._affordable(p)
         path = rows[:size]
         table = self.table
 
         def losses(some: NDArray[np.intp], _: int) -> NDArray[np.float64]:
+            # A row that fails lowers the number of rows, and with it the false ones allowed.
             labels = table.labels[some]
-            return np.where(labels == FAILED, self.slack, (labels == NO).astype(float))
+            return np.where(labels == FAILED, self._slack, (labels == NO).astype(np.float64))
 
-        def bound(k: int) -> float:
+        def limit(k: int) -> float:
             others = self.trainer.known_positives() - table.counted(path[:k], YES)
-            return smallest_excess(self.slack * (k + others), is_integer=not self.may_fail)
+            return self._slack * (k + others)
 
         regions = NestedRegions(
-            table, path, predicted=1 - p[:size], losses=losses, bound=bound, delta=self.delta
+            table,
+            path,
+            predicted=1 - p[:size],
+            losses=losses,
+            bound=lambda k: smallest_excess(limit(k), is_integer=not self.may_fail),
+            delta=self.delta,
         )
-        regions.certify(value=np.inf, budget=self.left)
-        kept = path[: regions.certified]
-        decided[kept] = YES
-        # What is left finds positives one by one.
+        regions.certify(self._left)
+        self.kept = regions.sampled()
+        false = int(limit(regions.certified) + 1e-9) - table.counted(self.kept.rows, NO)
+        # What is left finds positive rows one by one.
         rest = rows[regions.certified :]
-        table.ask(rest[table.labels[rest] == UNKNOWN][: self.left])
+        self._spend(rest)
+        self.dropped = Sampled(rest, rest[:0])
+        kept = self.trainer.known_positives() + int((~table.is_known[self.kept.rows]).sum())
+        self.bound = {"precision": 1 - max(false, 0) / max(kept, 1) if regions.certified else 1.0}
 
     def _affordable(self, p: NDArray[np.float64]) -> int:
         """Return the largest number of rows whose certificate is within the budget."""
-        sizes = np.unique(np.linspace(0, len(p), 161).astype(np.int64))[1:]
-        false = np.cumsum(1 - p)[sizes - 1]
-        known = self.trainer.known_positives()
-        bounds = np.floor(self.slack * (sizes + known)) + 1
-        nats = np.log(1 / self.delta) + _MARGIN
-        draws = expected_draws(sizes.astype(float), bounds, false / sizes, nats)
-        is_possible = draws <= 0.8 * self.left
-        return int(sizes[np.flatnonzero(is_possible)[-1]]) if is_possible.any() else int(sizes[0])
+        sizes = np.unique(np.linspace(0, len(p), 2 * _REGIONS + 1).astype(np.int64))[1:]
+        if not len(sizes):
+            return 0
+        mean = np.cumsum(1 - p)[sizes - 1] / sizes
+        bounds = np.floor(self._slack * (sizes + self.trainer.known_positives())) + 1
+        nats = np.log(1 / self.delta) + MARGIN_NATS
+        draws = expected_draws(sizes.astype(np.float64), bounds, mean, nats)
+        is_possible = draws <= _PLANNED_SHARE * self._left
+        return int(sizes[np.flatnonzero(is_possible)[-1]]) if is_possible.any() else 0
 
 
 class RecallBudget(FixedBudget):
-    """The fewest rows with a guarantee of recall, for a fixed number of calls."""
+    """
+    The fewest rows with a guarantee of recall, for a number of calls.
 
-    def certify(self, ranking: Ranking, decided: NDArray[np.int8]) -> None:
-        table, slack = self.table, self.slack
+    Recall is at least r if the sum over all rows of positive·(dropped - (1 - r)) is at most 0. A
+    uniform sample of all rows tests this for each number of rows to drop.
+    """
+
+    def certify(self, ranking: Ranking) -> None:
+        table, slack = self.table, self._slack
         rows, p = ranking.rows, ranking.probability
-        decided[:] = YES
         rank = np.empty(len(table), np.int64)
         rank[rows] = np.arange(len(rows))
         known = self.trainer.known_positives()
 
-        # Recall is at least 1 - slack if the sum over all rows of positive x (dropped - slack) is
-        # at most 0. Losses are these terms plus slack, which are in [0, 1].
         def losses(some: NDArray[np.intp], size: int) -> NDArray[np.float64]:
+            # The terms of the sum, plus 1 - r so that they are in [0, 1].
             is_positive = table.labels[some] == YES
-            return np.where(is_positive, (rank[some] < size).astype(float), slack)
+            return np.where(is_positive, (rank[some] < size).astype(np.float64), slack)
 
-        share = np.linspace(0, 1, 121)[1:]
         regions = NestedRegions(
             table,
             rows,
+            # The loss of a missed row is bet on as its share of the positive rows.
             predicted=p / max(float(p.sum()) + known, 1e-9) * len(rows),
             losses=losses,
             bound=lambda _: slack * (len(rows) + known) + 1e-9,
             delta=self.delta,
             pool=rows,
-            shares=share,
+            shares=np.linspace(0, 1, _REGIONS + 1)[1:],
         )
-        table.draw(table.sample_order(rows), self.left)
+        order = table.sample_order(rows)
+        self._spend(order)
         regions.advance()
-        decided[rows[: regions.certified]] = NO
+        self.dropped = regions.sampled()
+        everything = Sampled(rows, order[: table.drawn(order)], self.dropped.choices)
+        is_dropped = np.isin(np.arange(len(table)), self.dropped.rows)
+        self.kept = everything.where(~is_dropped)
+        is_certain = table.is_known[self.dropped.rows].all()
+        self.bound = {"recall": 1.0 if is_certain else 1 - slack}

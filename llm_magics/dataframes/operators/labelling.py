@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,6 +20,33 @@ UNKNOWN = -2
 AskRows = Callable[["NDArray[np.intp]"], "NDArray[np.int8]"]
 
 
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """
+    Rows that the proxy decided, and a random sample of them that the oracle answered.
+
+    Attributes:
+        rows: the rows, those of the sample included.
+        sample: some of them, in random order.
+        choices: the number of sets of rows among which the sample chose this one.
+    """
+
+    rows: NDArray[np.intp]
+    sample: NDArray[np.intp]
+    choices: int = 1
+
+    @classmethod
+    def none(cls) -> Sampled:
+        """Return no rows."""
+        return cls(np.empty(0, np.intp), np.empty(0, np.intp))
+
+    def where(self, condition: NDArray[np.bool_]) -> Sampled:
+        """Return the rows for which ``condition``, an array over the table, holds."""
+        return Sampled(
+            self.rows[condition[self.rows]], self.sample[condition[self.sample]], self.choices
+        )
+
+
 class LabelledRows:
     """
     Rows and their labels: yes, no, failed, or not asked yet.
@@ -29,9 +57,7 @@ class LabelledRows:
         calls: the number of items asked.
     """
 
-    def __init__(
-        self, order: NDArray[np.intp], items: NDArray[np.int32], ask: AskRows
-    ) -> None:
+    def __init__(self, order: NDArray[np.intp], items: NDArray[np.int32], ask: AskRows) -> None:
         self._ask = ask
         self.order = order
         self.labels = np.full(len(order), UNKNOWN, np.int8)
@@ -50,7 +76,7 @@ class LabelledRows:
     @property
     def is_known(self) -> NDArray[np.bool_]:
         """Whether each row was asked, also if its oracle failed."""
-        return self.labels != UNKNOWN
+        return np.asarray(self.labels != UNKNOWN)
 
     def ask(self, rows: NDArray[np.intp]) -> None:
         """Ask about ``rows`` that are not known; copies of their contents get the same label."""

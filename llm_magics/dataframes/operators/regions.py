@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from llm_magics.dataframes.operators.certificates import expected_draws, log_evidence
-from llm_magics.dataframes.operators.labelling import LabelledRows
+from llm_magics.dataframes.operators.labelling import LabelledRows, Sampled
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,28 +73,36 @@ class NestedRegions:
         self._orders: dict[int, NDArray[np.intp]] = {}
         self._pool = None if pool is None else table.sample_order(pool)
         self._next = 0
+        # Bets must not depend on labels drawn later, as bounds may.
+        self._expected = [
+            float(self._predicted[size] / max(bound(size), 1e-9)) for size in self._sizes.tolist()
+        ]
 
-    def certify(self, value: float = 1.0, budget: int | None = None) -> None:
+    def certify(self, budget: int | None = None) -> None:
         """
-        Draw and ask rows as long as larger regions are worth their labels.
+        Draw and ask rows as long as larger regions are worth it.
 
         Args:
-            value: the labels that a row in a certified region saves.
-            budget: the largest number of rows to ask.
+            budget: the number of rows that may be asked, for the largest region; without one, a
+                row asked has to save another one.
         """
         start = self._table.calls
         self.advance()
         while self._next < len(self._sizes):
-            target, draws = self._choose(value)
+            left = None if budget is None else budget - (self._table.calls - start)
+            target, draws = self._choose(left)
             if target is None:
                 return
             wave = int(max(1, min(draws, np.clip(draws // 3, _MIN_WAVE, _MAX_WAVE))))
-            if budget is not None:
-                wave = min(wave, budget - (self._table.calls - start))
-                if wave <= 0:
-                    return
             self._table.draw(self._order(target), wave)
             self.advance()
+
+    def sampled(self) -> Sampled:
+        """Return the rows of the certified region, with a sample of them."""
+        region = self.path[: self.certified]
+        order = self._table.sample_order(region if self._pool is None else self._pool)
+        sample = order[: self._table.drawn(order)]
+        return Sampled(region, sample[np.isin(sample, region)], max(len(self._sizes), 1))
 
     def advance(self) -> None:
         """Certify regions from the smallest that is not certified, until one fails."""
@@ -113,31 +121,34 @@ class NestedRegions:
     def _evidence(self, number: int) -> float:
         size = int(self._sizes[number])
         losses = self._drawn_losses(number)
-        bound = self._bound(size)
-        expected = self._predicted[size] / max(bound, 1e-9)
-        return log_evidence(losses, len(self._order(number)), bound, float(expected))
+        return log_evidence(
+            losses, len(self._order(number)), self._bound(size), self._expected[number]
+        )
 
     def _drawn_losses(self, number: int) -> NDArray[np.float64]:
         order = self._order(number)
         return self._losses(order[: self._table.drawn(order)], int(self._sizes[number]))
 
-    def _choose(self, value: float) -> tuple[int | None, float]:
+    def _choose(self, budget: int | None) -> tuple[int | None, float]:
         """Return the region to draw from next, if any is worth it, and the draws expected."""
-        numbers = np.arange(self._next, len(self._sizes))
-        sizes = self._sizes[numbers].astype(np.float64)
-        drawn = [self._drawn_losses(number) for number in numbers.tolist()]
+        numbers = range(self._next, len(self._sizes))
+        sizes = self._sizes[self._next :]
+        drawn = [self._drawn_losses(number) for number in numbers]
         counts = np.array([len(each) for each in drawn], np.float64)
         sums = np.array([each.sum() for each in drawn])
-        bounds = np.array([self._bound(int(size)) for size in sizes])
-        evidence = np.array([self._evidence(number) for number in numbers.tolist()])
-        predicted = self._predicted[sizes.astype(np.int64)] / sizes
+        bounds = np.array([self._bound(size) for size in sizes.tolist()])
+        evidence = np.array([self._evidence(number) for number in numbers])
+        population = np.array([len(self._order(number)) for number in numbers], np.float64)
+        predicted = self._predicted[sizes] / population
         surprise = (sums + _PRIOR_LOSSES) / (predicted * counts + _PRIOR_LOSSES)
         draws = expected_draws(
-            sizes - counts, bounds - sums, predicted * surprise, self._nats - evidence
+            population - counts, bounds - sums, predicted * surprise, self._nats - evidence
         )
-        # Rows that are drawn need not be asked later in any case.
-        saving = value * (sizes - self.certified) - draws * (1 + 0 * counts)
+        saving = sizes - self.certified - draws if budget is None else sizes.astype(np.float64)
+        # A region of which every row would be drawn needs no certificate.
+        is_possible = draws < population - counts
+        if budget is not None:
+            is_possible &= draws <= budget
+        saving = np.where(is_possible, saving, -1.0)
         best = int(np.argmax(saving))
-        if saving[best] <= 0 or draws[best] >= sizes[best] - counts[best]:
-            return None, 0.0
-        return int(numbers[best]), float(draws[best])
+        return (numbers[best], float(draws[best])) if saving[best] > 0 else (None, 0.0)
