@@ -102,7 +102,7 @@ class PrecisionBudget(FixedBudget):
         regions.certify(self._left)
         self.kept = regions.sampled()
         false = int(limit(regions.certified) + 1e-9) - table.counted(self.kept.rows, NO)
-        # What is left finds positive rows one by one.
+        # The remaining calls find positive rows one by one.
         rest = rows[regions.certified :]
         self._spend(rest)
         self.dropped = Sampled(rest, rest[:0])

@@ -176,14 +176,17 @@ def test_a_fixed_budget_is_spent_and_not_exceeded(name: str) -> None:
     assert run(labels, scores, TARGETS[name]).decisions.calls == 120
 
 
-def test_a_tighter_target_asks_the_same_rows_first() -> None:
-    """The pilot of another target is free, because it asks the same rows."""
-    rng = np.random.default_rng(6)
-    scores, labels = simulated_table(1000, 0.3, 0.9, rng)
-    loose = run(labels, scores, Target(accuracy=0.85))
-    tight = run(labels, scores, Target(accuracy=0.9))
-    assert tight.asked[:25] == loose.asked[:25]
-    assert len({*tight.asked} & {*loose.asked}) > 0.75 * len(loose.asked)
+def test_a_tighter_target_asks_nearly_the_same_rows() -> None:
+    """A tighter target asks what a looser one has asked already, and little is asked in vain."""
+    wasted = paid = 0
+    for seed in range(4):
+        scores, labels = simulated_table(1000, 0.3, 0.9, np.random.default_rng(seed))
+        loose = run(labels, scores, Target(accuracy=0.85))
+        tight = run(labels, scores, Target(accuracy=0.9))
+        assert tight.asked[:25] == loose.asked[:25]
+        wasted += len({*loose.asked} - {*tight.asked})
+        paid += len(loose.asked)
+    assert wasted < 0.15 * paid
 
 
 def test_the_floor_of_recall_is_the_reason_for_asking_all() -> None:
