@@ -5,7 +5,7 @@ Language models in Jupyter notebooks.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
-    lm.prompt(df, "…"), lm.extract, lm.classify, lm.topk, lm.nearest, lm.dedupe, lm.plot
+    lm.prompt(df, "…"), lm.extract, lm.classify, lm.topk, lm.aggregate, lm.nearest, lm.dedupe, lm.plot
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking.compare import acompare, compare
     from llm_magics.benchmarking.measurements import Measurements
     from llm_magics.dataframes.embed import aembed, embed
+    from llm_magics.dataframes.operators.aggregate import aggregate
     from llm_magics.dataframes.operators.topk import topk
     from llm_magics.dataframes.plot import plot
     from llm_magics.dataframes.prompting import classify, extract, prompt
@@ -50,6 +51,7 @@ __all__ = [
     "abench",
     "acompare",
     "aembed",
+    "aggregate",
     "ajobs",
     "amodels",
     "aruns",
@@ -88,6 +90,7 @@ _HOMES = {
     "abench": "benchmarking.bench",
     "acompare": "benchmarking.compare",
     "aembed": "dataframes.embed",
+    "aggregate": "dataframes.operators.aggregate",
     "ajobs": "runtime.jobs.table",
     "amodels": "api",
     "aruns": "api",

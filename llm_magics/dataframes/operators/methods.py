@@ -16,6 +16,64 @@ class OperatorMethods:
 
     _frame: DataFrame
 
+    def aggregate(  # noqa: PLR0913 (as for lm.aggregate)
+        self,
+        question: str,
+        *,
+        by: Any = None,
+        on: Any = None,
+        model: str | None = None,
+        rows_per_prompt: RowsPerPrompt = "auto",
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        yes: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        Answer a question about the rows of each group, and name the rows on which the answer rests.
+
+        The result is a new DataFrame with a row for each group: the columns of ``by``, ``answer``,
+        and the numbers of ``claims``, ``rows`` and rows ``cited`` by a claim. Its
+        ``.llm.report.claims`` has the labels of the rows of each claim.
+
+        Args:
+            question: the question, such as ``"What do these reviews complain about?"``.
+            by: the column that groups the rows, or a list of columns; by default, all rows are
+                one group.
+            on: the column of texts, a list of columns, or a template. By default the column
+                ``text``, or the only one with texts.
+            model: the model.
+            rows_per_prompt: the most rows in one prompt; by default 50, or fewer if the model's
+                context is too small.
+            system, concurrency, on_error, fresh, dry_run, yes, parameters: see
+                `llm_magics.aggregate`.
+
+        Raises:
+            UsageError: a column does not exist, or the cost needs confirmation.
+            Interrupted: ``partial`` has the claims so far.
+            LLMError: an error that affects all rows.
+        """
+        from llm_magics.dataframes.operators.aggregate import aggregate
+
+        return aggregate(
+            self._frame,
+            question,
+            by=by,
+            on=on,
+            model=model,
+            rows_per_prompt=rows_per_prompt,
+            system=system,
+            concurrency=concurrency,
+            on_error=on_error,
+            fresh=fresh,
+            dry_run=dry_run,
+            yes=yes,
+            **parameters,
+        )
+
     def topk(  # noqa: PLR0913 (as for lm.topk)
         self,
         prompt: str,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 
-from llm_magics._async.bridge import bridge
 from llm_magics._util.validation import check_integer
+from llm_magics.dataframes.operators.context import usable_tokens
 from llm_magics.dataframes.operators.packing import (
     RowQuestion,
     alone_schema,
@@ -32,8 +32,6 @@ from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError, ParseError, UsageError, abbreviate
 from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.routing import find_route
-from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -41,13 +39,6 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.reports import RowsEstimate
 
 RowsPerPrompt = int | Literal["auto"]
-
-# The context of a model whose size is unknown; local models often have no larger one.
-_UNKNOWN_CONTEXT = 4096
-
-# The part of the context that a prompt and its answers may fill. Long prompts are answered worse.
-_SHARE = 0.6
-_MOST_TOKENS = 16_000
 
 
 class PackedPrompts:
@@ -280,10 +271,7 @@ class PackedPrompts:
     def _context_tokens(self) -> int:
         """Return the tokens that the rows of a prompt and its answers may have."""
         if self._most_tokens is None:
-            route = bridge.run(find_route(session, self.model))
-            info = session.listings.models().get(route.name)
-            context = (info.context if info else None) or _UNKNOWN_CONTEXT
-            self._most_tokens = min(int(context * _SHARE), _MOST_TOKENS)
+            self._most_tokens = usable_tokens(self.model)
         return self._most_tokens
 
     def _pack_text(self, pack: Sequence[int]) -> str:
