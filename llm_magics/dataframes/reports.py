@@ -279,13 +279,16 @@ def store_report(of: Any, report: Report) -> None:
     object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas would treat it as a column
 
 
-def announce(report: Report, where: str, *, has_failed: bool) -> None:
+def announce(
+    report: Report, where: str, *, has_failed: bool, details: str = "see .llm.report.frame()"
+) -> None:
     """
     Report on rows whose results are in ``where``, a text that may be empty.
 
+    ``details`` says where the failures are described.
+
     In a notebook, it is a line of output; elsewhere, only failures are reported, as a warning.
     """
-    details = "see .llm.report.frame()"
     target = f" → {where}" if where else ""
     problem = f"{report}: {details}" if has_failed else ""
     current_host().report(f"{report}{target}{f' ({details})' if has_failed else ''}", problem)

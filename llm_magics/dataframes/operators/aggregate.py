@@ -2,41 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Hashable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from llm_magics._util.text import pluralize
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.aggregate_report import AggregateReport
-from llm_magics.dataframes.operators.claim_tree import AUTO_ROWS, ClaimTree, Group
+from llm_magics.dataframes.operators.claim_tree import AUTO_ROWS, ClaimTree
 from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost
+from llm_magics.dataframes.operators.grouped_rows import Table, read_table
 from llm_magics.dataframes.operators.options import check_no_batch
 from llm_magics.dataframes.operators.packed_prompts import (
     RowsPerPrompt,
     check_rows_per_prompt,
 )
-from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_prompts import RowPrompts
-from llm_magics.dataframes.rows import TEXT, OnError, get_column, to_frame
+from llm_magics.dataframes.rows import OnError, to_frame
 from llm_magics.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
     from pandas import DataFrame
 
     from llm_magics.dataframes.reports import RowsEstimate
-    from llm_magics.dataframes.row_texts import RowTexts
 
 __all__ = ["aggregate"]
 
-# The columns of the result, after those of the groups.
-COLUMNS = ("answer", "claims", "rows", "cited")
+FAILURES = "see .llm.report.failures()"
 
 
 def aggregate(  # noqa: PLR0913 (as for lm.prompt)
@@ -115,124 +109,8 @@ def aggregate(  # noqa: PLR0913 (as for lm.prompt)
         return no_cost(len(table.index))
     found = build_result(table, tree)
     report = found.llm.report
-    announce(report, "", has_failed=report.failed > 0)
+    announce(report, "", has_failed=report.failed > 0, details=FAILURES)
     return found
-
-
-@dataclass(frozen=True, kw_only=True)
-class Table:
-    """
-    The groups and the texts of a table.
-
-    Attributes:
-        index: the labels of the rows.
-        keys: the values of the columns that group the rows, one row per group.
-        groups: the groups.
-        codes: the number of each row's text; negative without one.
-        texts: the different texts.
-    """
-
-    index: pd.Index[Any]
-    keys: DataFrame
-    groups: list[Group]
-    codes: NDArray[np.int32]
-    texts: RowTexts
-
-
-class _TextsOfRows(Sequence[str]):
-    """The text of each row."""
-
-    def __init__(self, table: Table) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return len(self._table.codes)
-
-    def __getitem__(self, row: Any) -> Any:
-        return self._table.texts[int(self._table.codes[row])]
-
-
-def read_table(frame: DataFrame, by: Any, on: Any) -> Table:
-    """
-    Return the groups and texts of ``frame``; ``by`` and ``on`` are as for `aggregate`.
-
-    Raises:
-        UsageError: a column does not exist.
-        TemplateError: the texts cannot be rendered.
-    """
-    names = [] if by is None else list(by) if isinstance(by, list) else [by]
-    keys = [get_column(frame, name) for name in names]
-    if taken := [name for name in names if name in COLUMNS]:
-        msg = f"The column {taken[0]} of by= has the name of a column of the result."
-        raise UsageError(msg, hint=f"Rename it: df.rename(columns={{{taken[0]!r}: …}})")
-    texts = statement_texts(frame, RowPrompts(text=_template(frame, names, on)))
-    numbers = _group_numbers(keys, len(frame))
-    first = np.unique(numbers, return_index=True)[1]
-    values = frame[names].iloc[first].reset_index(drop=True) if names else pd.DataFrame(index=[0])
-    groups = _groups(numbers, texts.codes, len(values))
-    return Table(index=frame.index, keys=values, groups=groups, codes=texts.codes, texts=texts)
-
-
-def _group_numbers(keys: Sequence[Any], count: int) -> NDArray[np.intp]:
-    """Return the number of each row's group, in the order of the values in ``keys``."""
-    if not keys:
-        return np.zeros(count, np.intp)
-    table = pd.concat([each.reset_index(drop=True) for each in keys], axis=1)
-    table.columns = pd.RangeIndex(len(keys))
-    try:
-        grouped = table.groupby(list(table.columns), dropna=False, observed=True)
-        numbers: NDArray[np.intp] = grouped.ngroup().to_numpy(np.intp)
-    except TypeError as error:
-        msg = f"The rows cannot be grouped: {error}."
-        raise UsageError(msg, hint="Group by a column of texts, numbers or dates.") from None
-    return numbers
-
-
-def _groups(numbers: NDArray[np.intp], codes: NDArray[np.int32], count: int) -> list[Group]:
-    """Return the rows of each of ``count`` groups that have a text; of equal texts, the first one."""
-    found: list[dict[int, list[int]]] = [{} for _ in range(count)]
-    for row, (group, code) in enumerate(zip(numbers.tolist(), codes.tolist(), strict=True)):
-        if code >= 0:
-            found[group].setdefault(code, []).append(row)
-    return [
-        Group(
-            rows=[rows[0] for rows in by_text.values()],
-            copies={rows[0]: rows for rows in by_text.values() if len(rows) > 1},
-        )
-        for by_text in found
-    ]
-
-
-def _template(frame: DataFrame, by: Sequence[Hashable], on: Any) -> str:
-    """Return the template of the texts."""
-    if isinstance(on, str) and on not in frame.columns and ("{{" in on or "{%" in on):
-        return on
-    if on is None:
-        on = TEXT if TEXT in frame.columns else _only_text_column(frame, by)
-    names = list(on) if isinstance(on, list) else [on]
-    if not names:
-        msg = "on is an empty list."
-        raise UsageError(msg, hint="Pass the name of the column of texts.")
-    for name in names:
-        get_column(frame, name)
-    if len(names) == 1:
-        return f"{{{{ row[{json.dumps(str(names[0]))}] }}}}"
-    quoted = [json.dumps(str(name)) for name in names]
-    return "\n".join(f"{{{{ {name} }}}}: {{{{ row[{name}] }}}}" for name in quoted)
-
-
-def _only_text_column(frame: DataFrame, by: Sequence[Hashable]) -> Hashable:
-    """Return the only column with texts, except for those of ``by``."""
-    names = [
-        name
-        for name in frame.columns
-        if name not in by and any(isinstance(value, str) for value in frame[name].iloc[:100])
-    ]
-    if len(names) != 1:
-        listed = ", ".join(map(str, names or frame.columns))
-        msg = f"Which column has the texts? Possible ones: {listed}."
-        raise UsageError(msg, hint='Name it: on="review"')
-    return names[0]
 
 
 def _check_question(question: Any) -> str:
@@ -255,7 +133,7 @@ def create_tree(
     """
     check_rows_per_prompt(rows_per_prompt)
     most = AUTO_ROWS if rows_per_prompt == "auto" else check_integer("rows_per_prompt", rows_per_prompt)  # fmt: skip
-    return ClaimTree(prompt_spec.text, _TextsOfRows(table), prompt_spec=prompt_spec, max_rows=most)
+    return ClaimTree(prompt_spec.text, table.texts, prompt_spec=prompt_spec, max_rows=most)
 
 
 def build_result(table: Table, tree: ClaimTree) -> DataFrame:
@@ -268,7 +146,7 @@ def build_result(table: Table, tree: ClaimTree) -> DataFrame:
     found["cited"] = [len(group.cited) for group in groups]
     report = AggregateReport(
         rows=len(table.index),
-        missing=int((table.codes < 0).sum()),
+        missing=table.missing,
         cut=[table.index[row] for row in sorted(tree.cut)],
         calls=tree.waves.calls,
         cached=tree.waves.cached,

@@ -68,7 +68,8 @@ class Group:
         copies: the numbers of all rows with the text of a row, if there are several.
         claims: the claims so far.
         answer: the answer to the question; ``None`` without claims.
-        sources: the number of prompts that the claims are from.
+        packs: the number of packs of rows whose claims were extracted.
+        sources: the number of packs that the claims are from.
         dropped: the number of claims that named no row.
         invalid: the number of citations that named a row or claim that was not in the prompt.
         left_out: the number of claims that did not fit into the prompt of the answer.
@@ -79,6 +80,7 @@ class Group:
     copies: Mapping[int, Sequence[int]]
     claims: list[Claim] = field(default_factory=list)
     answer: str | None = None
+    packs: int = 0
     sources: int = 0
     dropped: int = 0
     invalid: int = 0
@@ -89,10 +91,31 @@ class Group:
         """Return ``rows`` with all that have the same texts."""
         return frozenset(copy for row in rows for copy in self.copies.get(row, (row,)))
 
+    def add(self, part: Group, offset: int) -> None:
+        """Add what is known about other rows, whose numbers are those of ``part`` + ``offset``."""
+        self.rows += [row + offset for row in part.rows]
+        copies = {
+            row + offset: [each + offset for each in rows] for row, rows in part.copies.items()
+        }
+        self.copies = {**self.copies, **copies}
+        claims = [Claim(claim.text, _moved(claim.rows, offset)) for claim in part.claims]
+        self.claims = unique_claims([*self.claims, *claims])
+        self.packs += part.packs
+        self.sources += part.sources
+        self.dropped += part.dropped
+        self.invalid += part.invalid
+        self.failures += [
+            failure._replace(rows=_moved(failure.rows, offset)) for failure in part.failures
+        ]
+
     @property
     def cited(self) -> frozenset[int]:
         """The rows that a claim rests on."""
         return cited_rows(self.claims)
+
+
+def _moved(rows: Iterable[int], offset: int) -> frozenset[int]:
+    return frozenset(row + offset for row in rows)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,6 +170,14 @@ class ClaimTree:
         """
         with self.waves:
             self.extract(groups)
+            self.finish(groups)
+
+    def finish(self, groups: Sequence[Group]) -> None:
+        """Merge the claims of each group, and answer the question; raise as `run`."""
+        failures = [failure for group in groups for failure in group.failures]
+        if failures and not any(group.packs for group in groups):
+            raise failures[0].error  # nothing is left to answer from
+        with self.waves:
             self.merge(groups)
             self.answer(groups)
 
@@ -212,6 +243,7 @@ class ClaimTree:
             for text, places in found.claims
         ]
         group.claims = unique_claims([*group.claims, *claims])
+        group.packs += 1
         group.sources += bool(claims)
         group.dropped += found.dropped
         group.invalid += found.invalid
@@ -269,8 +301,7 @@ class ClaimTree:
                 task.group.failures.append(Failure(step, task.rows, error))
 
         self.waves.send(texts, receive, schema)
-        is_lost = step == EXTRACT and len(errors) == len(tasks)
-        if errors and (self._raises or is_lost):
+        if errors and self._raises:
             raise errors[0]
 
 

@@ -270,7 +270,8 @@ class _Search:
         """Return the result, and announce its report."""
         found = self.result()
         report = self._report(len(found))
-        announce(report, "", has_failed=report.failed + report.scores_failed > 0)
+        has_failed = report.failed + report.scores_failed > 0
+        announce(report, "", has_failed=has_failed, details="see .llm.report.failures()")
         return found
 
     def interrupted(self) -> Interrupted:
@@ -312,6 +313,10 @@ class _Search:
             _answers=self._comparisons.answers,
             _outcomes=outcomes,
             _labels=[self.frame.index[row] for row in first_rows[self._items].tolist()],
+            _score_errors=[
+                (self.frame.index[first_rows[item]], error)
+                for item, error in self._scores.errors.items()
+            ],
         )
 
 

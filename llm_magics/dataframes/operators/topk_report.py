@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,7 @@ class TopKReport:
     _answers: Mapping[Pair, tuple[Answer | LLMError, Answer | LLMError]]
     _outcomes: Mapping[Pair, Outcome]
     _labels: list[Any]
+    _score_errors: Sequence[tuple[Any, LLMError]]
 
     @property
     def prompts(self) -> int:
@@ -120,9 +121,31 @@ class TopKReport:
         frame = CompactFrame({name: [each[name] for each in records] for name in columns})
         return frame.astype({"position": "Int64"})
 
+    def failures(self) -> DataFrame:
+        """
+        Return what failed: the scores of rows, and comparisons.
+
+        Columns: ``step`` (``score`` or ``compare``), ``rows`` (their labels; of equal texts, the
+        first one) and ``error``.
+        """
+        from llm_magics._util.tables import CompactFrame
+
+        records = [("score", [label], error) for label, error in self._score_errors]
+        for pair, both in self._answers.items():
+            error = _first_error(both)
+            if error is not None:
+                records.append(("compare", [self._labels[each] for each in pair], error))
+        return CompactFrame(
+            {
+                "step": [step for step, _, _ in records],
+                "rows": [rows for _, rows, _ in records],
+                "error": [f"{type(error).__name__}: {error}" for _, _, error in records],
+            }
+        )
+
     def _record(self, pair: Pair, outcome: Outcome) -> dict[str, Any]:
         both = self._answers[pair]
-        error = next((each for each in both if isinstance(each, LLMError)), None)
+        error = _first_error(both)
         winners = {Outcome.FIRST: pair[0], Outcome.SECOND: pair[1]}
         is_tie = outcome is Outcome.TIE
         return {
@@ -133,3 +156,7 @@ class TopKReport:
             "position": {"A": 1, "B": 2}[str(both[0])] if is_tie else None,
             "error": None if error is None else f"{type(error).__name__}: {error}",
         }
+
+
+def _first_error(both: tuple[Answer | LLMError, Answer | LLMError]) -> LLMError | None:
+    return next((each for each in both if isinstance(each, LLMError)), None)

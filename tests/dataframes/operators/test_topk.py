@@ -161,6 +161,9 @@ def test_a_row_that_fails_stops_no_other(service: Ranker) -> None:
     assert report.failed > 0
     failed = report.frame().query("outcome == 'failed'")
     assert failed["error"].str.contains("Not that").all()
+    steps = report.failures().set_index("step")["rows"]
+    assert steps["score"] == [0]
+    assert len(steps["compare":]) == report.failed
     with pytest.raises(errors.ProviderError, match="Not that"):
         frame.llm.topk(URGENT, 4, rows_per_prompt=1, on_error="raise")
     service.poison = set()
