@@ -47,17 +47,26 @@ def sigmoid(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def platt(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
     """Return slope and intercept of the largest posterior density, by Newton's method."""
-    columns = np.stack([x, np.ones_like(x)], axis=1)
-    center = np.array([1.0, 0.0])
-    precision = np.diag([_SLOPE_SD**-2, _INTERCEPT_SD**-2])
-    weights = center.copy()
+    slope, intercept = 1.0, 0.0
     for _ in range(30):
-        p = sigmoid(columns @ weights)
-        gradient = columns.T @ (p - y) + precision @ (weights - center)
-        hessian = (columns * (p * (1 - p))[:, None]).T @ columns + precision
-        step = np.linalg.solve(hessian, gradient)
+        p = sigmoid(slope * x + intercept)
+        error, weight = p - y, p * (1 - p)
+        weighted = weight * x
+        # The gradient and the Hessian of the negative log density, with the priors.
+        down = float(error @ x) + (slope - 1) / _SLOPE_SD**2
+        across = float(error.sum()) + intercept / _INTERCEPT_SD**2
+        first = float(weighted @ x) + _SLOPE_SD**-2
+        last = float(weight.sum()) + _INTERCEPT_SD**-2
+        mixed = float(weighted.sum())
+        determinant = first * last - mixed * mixed
+        steps = (
+            (last * down - mixed * across) / determinant,
+            (first * across - mixed * down) / determinant,
+        )
         # A limited step, because far from the optimum Newton's may go too far.
-        weights -= step / max(1.0, float(np.abs(step).max()) / 2)
-        if np.abs(step).max() < 1e-6:
+        longest = max(abs(steps[0]), abs(steps[1]))
+        slope -= steps[0] / max(1.0, longest / 2)
+        intercept -= steps[1] / max(1.0, longest / 2)
+        if longest < 1e-5:
             break
-    return float(weights[0]), float(weights[1])
+    return slope, intercept

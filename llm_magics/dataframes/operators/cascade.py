@@ -82,7 +82,7 @@ class Cascade(ABC):
         self._confirm(CascadePlan(len(self.table), max(expected, pilot_calls), pilot_calls))
         while len(rows):
             # The sizes do not depend on the target, so that another one asks the same rows.
-            self.table.ask(rows[: max(_MIN_BATCH, self.table.calls // 5)])
+            self.table.ask(rows[: max(_MIN_BATCH, self.table.calls // 4)])
             ranking = self.trainer.rank()
             rows, _ = self.uncertain(ranking)
         training_calls = self.table.calls

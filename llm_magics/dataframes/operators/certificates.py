@@ -26,35 +26,47 @@ _RATIOS = np.array([0.0, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8])
 _WEIGHTS = np.append(np.full(len(_RATIOS), 0.5 / len(_RATIOS)), 0.5)
 
 
-def log_evidence(losses: NDArray[np.float64], size: int, bound: float, expected: float) -> float:
+def log_wealth(
+    losses: NDArray[np.float64], size: int, bound: float, expected: float
+) -> NDArray[np.float64]:
     """
-    Return the largest logarithm of the martingale against "the losses reach ``bound``".
+    Return the logarithm of the martingale against "the losses reach ``bound``" after each draw.
 
     Args:
         losses: the losses, in [0, 1], of the rows drawn from the region so far, in random order.
         size: the number of rows in the region.
         bound: the smallest sum of losses that is too large.
         expected: the expected mean loss as a share of the mean at the bound; affects only power.
+
+    Returns:
+        the logarithms, float64 of the length of ``losses`` + 1; the first is before any draw.
     """
     drawn = np.concatenate([[0.0], np.cumsum(losses)])
     left = size - np.arange(len(losses) + 1)
     missing = bound - drawn
-    if (missing > left + _ROUNDING).any():
-        return np.inf  # so few rows cannot reach the bound
+    logs = np.full(len(losses) + 1, -np.inf)
+    logs[0] = 0.0
     # Once the bound is reached, nothing more can be shown.
     end = int(np.argmax(missing <= 0)) if missing[-1] <= 0 else len(losses)
-    if end == 0:
-        return 0.0
-    losses = losses[:end, None]
-    # The mean loss of the rows left, if the bound is met exactly.
-    mean = (missing[:end] / left[:end])[:, None]
-    ratios = np.append(_RATIOS, min(max(expected, 0.02), 0.9))
-    # Kelly bets on the mean loss ratio·mean: they pay the likelihood ratio of losses of 0 and 1.
-    no_loss = (1 - ratios * mean) / np.maximum(1 - mean, 1e-12)
-    with np.errstate(divide="ignore"):
-        wealth = np.cumsum(np.log(no_loss + losses * (ratios - no_loss)), axis=0)
-        total = np.logaddexp.reduce(wealth + np.log(_WEIGHTS), axis=1)
-    return max(0.0, float(total.max()))
+    if end:
+        values = losses[:end, None]
+        # The mean loss of the rows left, if the bound is met exactly.
+        mean = (missing[:end] / left[:end])[:, None]
+        ratios = np.append(_RATIOS, min(max(expected, 0.02), 0.9))
+        # Kelly bets on the mean loss ratio·mean: they pay the likelihood ratio of losses 0 and 1.
+        no_loss = (1 - ratios * mean) / np.maximum(1 - mean, 1e-12)
+        factors = np.maximum(no_loss + values * (ratios - no_loss), 0.0)
+        with np.errstate(divide="ignore"):
+            wealth = np.cumsum(np.log(factors), axis=0)
+            logs[1 : end + 1] = np.logaddexp.reduce(wealth + np.log(_WEIGHTS), axis=1)
+    # So few rows cannot reach the bound.
+    logs[missing > left + _ROUNDING] = np.inf
+    return logs
+
+
+def log_evidence(losses: NDArray[np.float64], size: int, bound: float, expected: float) -> float:
+    """Return the largest value of `log_wealth`, of which Ville's inequality speaks."""
+    return float(log_wealth(losses, size, bound, expected).max())
 
 
 def expected_draws(

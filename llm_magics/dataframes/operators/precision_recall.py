@@ -12,6 +12,7 @@ from llm_magics.dataframes.operators.labelling import LabelledRows
 from llm_magics.dataframes.operators.oracle import NO, YES
 from llm_magics.dataframes.operators.planning import (
     MARGIN_NATS,
+    best_size,
     recall_floor,
     savings,
     smallest_excess,
@@ -55,17 +56,22 @@ class PrecisionRecallCascade(Cascade):
         """Return how many rows at each end to leave to the proxy, and the calls saved."""
         p, count = ranking.probability, len(ranking.rows)
         positives = self.trainer.known_positives() + float(p.sum())
-        nats = np.log(2 / self.delta) + MARGIN_NATS
         missed = smallest_excess(self._missing * positives, is_integer=True)
-        low_sizes, low = savings(p, missed, nats)
         # False rows may be a share of all that are kept; some positive rows are dropped.
         kept = positives * (1 - self._missing / 2)
         false = smallest_excess(self._excess / (1 - self._excess) * kept, is_integer=True)
-        high_sizes, high = savings(1 - p[::-1], false, nats)
-        total = low[:, None] + high[None, :]
+        one, half = (np.log(sides / self.delta) + MARGIN_NATS for sides in (1, 2))
+        # A single certificate has all of δ.
+        low, low_saving = best_size(p, missed, one)
+        high, high_saving = best_size(1 - p[::-1], false, one)
+        plans = [(low, 0, low_saving), (0, high, high_saving)]
+        low_sizes, low_savings = savings(p, missed, half)
+        high_sizes, high_savings = savings(1 - p[::-1], false, half)
+        total = low_savings[:, None] + high_savings[None, :]
         total[low_sizes[:, None] + high_sizes[None, :] > count] = -np.inf
         best = np.unravel_index(int(np.argmax(total)), total.shape)
-        return int(low_sizes[best[0]]), int(high_sizes[best[1]]), float(total[best])
+        plans.append((int(low_sizes[best[0]]), int(high_sizes[best[1]]), float(total[best])))
+        return max(plans, key=lambda plan: plan[2])
 
     def certify(self, ranking: Ranking) -> None:
         low, high, _ = self._plan(ranking)

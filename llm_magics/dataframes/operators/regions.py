@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics.dataframes.operators.certificates import expected_draws, log_evidence
+from llm_magics.dataframes.operators.certificates import expected_draws, log_wealth
 from llm_magics.dataframes.operators.labelling import LabelledRows, Sampled
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ _SHARES = np.array([0.3, 0.45, 0.6, 0.7, 0.78, 0.85, 0.9, 0.94, 0.97, 1.0])
 # The losses that the proxy's own prediction counts for, when observed losses correct it.
 _PRIOR_LOSSES = 3.0
 
-# The rows asked between two looks at the certificates.
-_MIN_WAVE, _MAX_WAVE = 8, 128
+# The least number of rows asked between two looks at the certificates.
+_MIN_WAVE = 8
 
 
 class NestedRegions:
@@ -93,7 +93,7 @@ class NestedRegions:
             target, draws = self._choose(left)
             if target is None:
                 return
-            wave = int(max(1, min(draws, np.clip(draws // 3, _MIN_WAVE, _MAX_WAVE))))
+            wave = int(max(1, min(draws, max(draws // 3, _MIN_WAVE))))
             self._table.draw(self._order(target), wave)
             self.advance()
 
@@ -106,7 +106,7 @@ class NestedRegions:
 
     def advance(self) -> None:
         """Certify regions from the smallest that is not certified, until one fails."""
-        while self._next < len(self._sizes) and self._evidence(self._next) >= self._nats:
+        while self._next < len(self._sizes) and self._wealth(self._next).max() >= self._nats:
             self.certified = int(self._sizes[self._next])
             self._next += 1
 
@@ -118,12 +118,12 @@ class NestedRegions:
             self._orders[number] = self._table.sample_order(self.path[: self._sizes[number]])
         return self._orders[number]
 
-    def _evidence(self, number: int) -> float:
+    def _wealth(self, number: int) -> NDArray[np.float64]:
+        """Return the logarithm of the martingale of a region after each draw."""
         size = int(self._sizes[number])
+        population = len(self._order(number))
         losses = self._drawn_losses(number)
-        return log_evidence(
-            losses, len(self._order(number)), self._bound(size), self._expected[number]
-        )
+        return log_wealth(losses, population, self._bound(size), self._expected[number])
 
     def _drawn_losses(self, number: int) -> NDArray[np.float64]:
         order = self._order(number)
@@ -137,13 +137,16 @@ class NestedRegions:
         counts = np.array([len(each) for each in drawn], np.float64)
         sums = np.array([each.sum() for each in drawn])
         bounds = np.array([self._bound(size) for size in sizes.tolist()])
-        evidence = np.array([self._evidence(number) for number in numbers])
+        wealth = np.array([self._wealth(number)[-1] for number in numbers])
         population = np.array([len(self._order(number)) for number in numbers], np.float64)
         predicted = self._predicted[sizes] / population
         surprise = (sums + _PRIOR_LOSSES) / (predicted * counts + _PRIOR_LOSSES)
         draws = expected_draws(
-            population - counts, bounds - sums, predicted * surprise, self._nats - evidence
+            population - counts, bounds - sums, predicted * surprise, self._nats - wealth
         )
+        # Smaller regions have to be certified first, by those of the same draws that they have.
+        share = np.maximum.accumulate(draws / np.maximum(population - counts, 1))
+        draws = np.ceil(share * (population - counts))
         saving = sizes - self.certified - draws if budget is None else sizes.astype(np.float64)
         # A region of which every row would be drawn needs no certificate.
         is_possible = draws < population - counts

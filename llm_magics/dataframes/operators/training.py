@@ -65,7 +65,8 @@ class Trainer:
     def __init__(self, table: LabelledRows, proxy: ScoreModel, rng: np.random.Generator) -> None:
         self.table = table
         self._proxy = proxy
-        self._ties = rng.random(len(table))
+        # Equal scores have no order of their own.
+        self._ties = rng.permutation(len(table))
         self.probability = np.full(len(table), 0.5)
 
     def pilot(self, size: int | None = None) -> None:
@@ -83,8 +84,8 @@ class Trainer:
         self.probability = (
             scores if self._proxy.learns else calibrate(scores, scores[known], labels[known])
         )
-        rows = np.flatnonzero(labels == UNKNOWN)
-        rows = rows[np.lexsort((self._ties[rows], self.probability[rows]))]
+        rows = self._ties[labels[self._ties] == UNKNOWN]
+        rows = rows[np.argsort(self.probability[rows], kind="stable")]
         return Ranking(rows, self.probability[rows])
 
     def known_positives(self) -> int:
