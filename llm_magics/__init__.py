@@ -5,7 +5,7 @@ Language models in Jupyter notebooks.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
-    lm.prompt(df, "…"), lm.extract, lm.classify, lm.topk, lm.aggregate, lm.nearest, lm.dedupe, lm.plot
+    lm.prompt(df, "…"), lm.extract, lm.classify, lm.join, lm.topk, lm.aggregate, lm.nearest, lm.dedupe, lm.plot
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking.measurements import Measurements
     from llm_magics.dataframes.embed import aembed, embed
     from llm_magics.dataframes.operators.aggregate import aggregate
+    from llm_magics.dataframes.operators.join import join
     from llm_magics.dataframes.operators.topk import topk
     from llm_magics.dataframes.plot import plot
     from llm_magics.dataframes.prompting import classify, extract, prompt
@@ -66,6 +67,7 @@ __all__ = [
     "extract",
     "index",
     "jobs",
+    "join",
     "load_ipython_extension",
     "matrix",
     "models",
@@ -105,6 +107,7 @@ _HOMES = {
     "extract": "dataframes.prompting",
     "index": "dataframes.search",
     "jobs": "runtime.jobs.table",
+    "join": "dataframes.operators.join",
     "matrix": "dataframes.vectors",
     "models": "api",
     "nearest": "dataframes.search",

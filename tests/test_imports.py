@@ -70,7 +70,7 @@ ORDER = [
     ["dataframes.map"],
     ["dataframes.map_widget"],
     ["dataframes.dask", "dataframes.plot"],
-    ["dataframes.operators.topk", "dataframes.operators.aggregate"],
+    ["dataframes.operators.join", "dataframes.operators.topk", "dataframes.operators.aggregate"],
     ["dataframes.operators"],
     ["dataframes.search"],
     ["dataframes.prompting"],

@@ -53,12 +53,17 @@ def total_usd(estimates: Iterable[Estimate]) -> float:
 
 
 def confirm_cost(
-    usd: float | None, of_what: str, how_to_allow: str, *, is_partial: bool = False
+    usd: float | None,
+    of_what: str,
+    how_to_allow: str,
+    *,
+    is_partial: bool = False,
+    so_far: str = "Nothing was sent",
 ) -> None:
     """
     Ask the user to allow a cost of ``usd``, if it exceeds the setting ``confirm_above_usd``.
 
-    ``is_partial`` means that the price of some calls is unknown.
+    ``is_partial`` means that the price of some calls is unknown; ``so_far`` says what was sent.
 
     Raises:
         DeclinedError: the user declined.
@@ -69,10 +74,10 @@ def confirm_cost(
         at_least = "at least " if is_partial else ""
         cost = f"{at_least}{format_usd(usd)} ({of_what})"
         what = f"This may cost {cost}, more than confirm_above_usd ({format_usd(limit)})."
-        _require_permission(cost, what, how_to_allow)
+        _require_permission(cost, what, how_to_allow, so_far)
 
 
-def _require_permission(cost: str, what: str, how_to_allow: str) -> None:
+def _require_permission(cost: str, what: str, how_to_allow: str, so_far: str) -> None:
     """
     Ask the user to allow ``cost``; ``what`` is a sentence about it.
 
@@ -82,10 +87,10 @@ def _require_permission(cost: str, what: str, how_to_allow: str) -> None:
     """
     answer = current_host().ask(f"{what} Continue? [y/N] ")
     if answer is None:
-        msg = f"{what} Confirmation is required, but the session is not interactive. Nothing was sent."
+        msg = f"{what} Confirmation is required, but the session is not interactive. {so_far}."
         raise UsageError(msg, hint=how_to_allow)
     if answer.strip().lower() not in ("y", "yes"):
-        msg = f"Nothing was sent: you declined a cost of {cost}."
+        msg = f"{so_far}: you declined a cost of {cost}."
         raise DeclinedError(msg, hint=how_to_allow)
 
 

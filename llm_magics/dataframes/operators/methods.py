@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pandas import DataFrame
 
+    from llm_magics.dataframes.operators.join import How
+    from llm_magics.dataframes.operators.known_oracles import RowFunction
     from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
     from llm_magics.dataframes.rows import OnError
 
@@ -15,6 +17,84 @@ class OperatorMethods:
     """Operators over the rows of a DataFrame, for its accessor."""
 
     _frame: DataFrame
+
+    def join(  # noqa: PLR0913 (as for lm.join)
+        self,
+        other: Any,
+        prompt: str,
+        how: How = "inner",
+        *,
+        recall: float = 0.9,
+        confidence: float = 0.95,
+        oracle: str | RowFunction | None = None,
+        candidates: Any = "auto",
+        on_left: str | None = None,
+        on_right: str | None = None,
+        embedding_model: str | None = None,
+        suffixes: tuple[str, str] = ("_x", "_y"),
+        seed: int = 0,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        yes: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        Return the pairs of rows for which a statement is true, without asking about all pairs.
+
+        With probability ``confidence``, at least the share ``recall`` of all true pairs is found;
+        each pair of the result was answered. The result is a new DataFrame with the columns of both
+        tables; its ``.llm.report`` has the pairs that were asked, and bounds for the recall.
+
+        Args:
+            other: the right table: a DataFrame, or a list or column of texts.
+            prompt: a statement with ``{{ left.column }}`` and ``{{ right.column }}``, such as
+                ``"{{ left.text }} is answered by {{ right.text }}"``.
+            how: ``inner``; ``left``, ``right`` or ``outer`` keep rows without a pair.
+            recall: the share of all true pairs to find.
+            confidence: the probability of finding that share.
+            oracle: the model whose answers count as right, or a function of a row with the columns
+                ``left.NAME`` and ``right.NAME``.
+            candidates: how likely pairs are found: ``auto``, ``vectors``, ``ngrams``, or an array
+                of scores.
+            on_left, on_right: the columns of vectors or texts for candidates.
+            embedding_model: the model that embeds texts for candidates.
+            suffixes: what is appended to the names of columns that both tables have.
+            seed: another seed draws other pairs.
+            system, concurrency, on_error, fresh, dry_run, yes, parameters: see `llm_magics.join`.
+
+        Raises:
+            UsageError: the prompt does not name columns of both tables, or the cost needs
+                confirmation.
+            Interrupted: ``partial`` has the pairs that are found so far.
+            LLMError: an error that affects all pairs.
+        """
+        from llm_magics.dataframes.operators.join import join
+
+        return join(
+            self._frame,
+            other,
+            prompt,
+            how,
+            recall=recall,
+            confidence=confidence,
+            oracle=oracle,
+            candidates=candidates,
+            on_left=on_left,
+            on_right=on_right,
+            embedding_model=embedding_model,
+            suffixes=suffixes,
+            seed=seed,
+            system=system,
+            concurrency=concurrency,
+            on_error=on_error,
+            fresh=fresh,
+            dry_run=dry_run,
+            yes=yes,
+            **parameters,
+        )
 
     def aggregate(  # noqa: PLR0913 (as for lm.aggregate)
         self,

@@ -152,26 +152,28 @@ class FunctionPairOracle(RememberingOracle):
         super().__init__(_NO_ITEMS, _NO_DIGESTS, len(frames[0]) * len(frames[1]))
         self.name = function_name(function)
         self._function = function
-        self._frames = frames
-        self._names = [
-            f"{side}.{name}"
-            for side, frame in zip((LEFT, RIGHT), frames, strict=True)
-            for name in frame.columns
-        ]
+        self._right_rows = len(frames[1])
+        self._values = _row_values(frames[0]), _row_values(frames[1])
+        self._names = pd.Index(
+            [
+                f"{side}.{name}"
+                for side, frame in zip((LEFT, RIGHT), frames, strict=True)
+                for name in frame.columns
+            ]
+        )
 
     def items_of(
         self, left: NDArray[np.integer[Any]], right: NDArray[np.integer[Any]]
     ) -> NDArray[np.int32]:
         """Return the item of each pair of row positions, which is its number, or `NO_ITEM`."""
-        items = left.astype(np.int32) * np.int32(len(self._frames[1])) + right.astype(np.int32)
+        items = left.astype(np.int32) * np.int32(self._right_rows) + right.astype(np.int32)
         return np.where(self.texts.items_of(left, right) == NO_ITEM, np.int32(NO_ITEM), items)
 
     def _obtain(self, items: NDArray[np.int32], record: Answer) -> None:
-        left, right = self._frames
+        left, right = self._values
         for item in items.tolist():
-            first, second = divmod(item, len(right))
-            values = [*left.iloc[first].tolist(), *right.iloc[second].tolist()]
-            row = pd.Series(values, self._names, dtype=object)
+            first, second = divmod(item, self._right_rows)
+            row = pd.Series([*left[first], *right[second]], self._names, dtype=object)
             record(item, call_function(self._function, row))
             self.calls += 1
 
@@ -182,6 +184,12 @@ class FunctionPairOracle(RememberingOracle):
 
 # An oracle about pairs.
 PairOracle = ModelPairOracle | FunctionPairOracle
+
+
+def _row_values(frame: DataFrame) -> list[tuple[Any, ...]]:
+    """Return the values of each row."""
+    columns = [frame.iloc[:, place].tolist() for place in range(frame.shape[1])]
+    return list(zip(*columns, strict=True)) if columns else [()] * len(frame)
 
 
 class _Record:

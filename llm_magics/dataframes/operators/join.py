@@ -1,0 +1,373 @@
+"""``join``: the pairs of rows of two tables for which a statement is true."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from llm_magics._util.text import pluralize
+from llm_magics._util.validation import check_integer
+from llm_magics.dataframes.operators.blocking import rank_pairs
+from llm_magics.dataframes.operators.choose_oracle import create_pair_oracle
+from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost, scale_estimate
+from llm_magics.dataframes.operators.join_report import JoinReport
+from llm_magics.dataframes.operators.joined_rows import HOWS, check_suffixes, joined_rows
+from llm_magics.dataframes.operators.model_oracle import PromptOracle
+from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.oracle import YES
+from llm_magics.dataframes.operators.pair_decisions import (
+    PILOT_CALLS,
+    Expectation,
+    PairDecider,
+    PairProblem,
+)
+from llm_magics.dataframes.operators.pair_order import PairOrder, row_hashes
+from llm_magics.dataframes.operators.pair_scores import AUTO, SCORES, Side, choose_scores
+from llm_magics.dataframes.reports import announce, store_report
+from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.dataframes.rows import OnError, to_frame
+from llm_magics.errors import Interrupted, UsageError, abbreviate
+from llm_magics.runtime.confirm import confirm_cost
+from llm_magics.runtime.session import session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pandas import DataFrame
+
+    from llm_magics.dataframes.operators.known_oracles import RowFunction
+    from llm_magics.dataframes.reports import RowsEstimate
+
+__all__ = ["join"]
+
+How = Literal["inner", "left", "right", "outer"]
+
+# The number of pairs from which the cost of many is estimated.
+_SAMPLED_PAIRS = 200
+
+_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
+
+
+def join(  # noqa: PLR0913 (as for lm.prompt)
+    left: Any,
+    right: Any,
+    prompt: str,
+    how: How = "inner",
+    *,
+    recall: float = 0.9,
+    confidence: float = 0.95,
+    oracle: str | RowFunction | None = None,
+    candidates: Any = AUTO,
+    on_left: str | None = None,
+    on_right: str | None = None,
+    embedding_model: str | None = None,
+    suffixes: tuple[str, str] = ("_x", "_y"),
+    seed: int = 0,
+    system: str | None = None,
+    concurrency: int | None = None,
+    on_error: OnError = "null",
+    fresh: bool = False,
+    dry_run: bool = False,
+    yes: bool = False,
+    **parameters: Any,
+) -> DataFrame | RowsEstimate:
+    """
+    Return the pairs of rows for which a statement is true, found without asking about all pairs.
+
+    With probability ``confidence``, at least the share ``recall`` of all true pairs is found. Each
+    pair of the result was answered, so there are no wrong ones. The oracle is asked about the most
+    likely pairs, and about a random sample of the others, which bounds the true pairs that are
+    missed. Where that saves nothing, it is asked about all pairs. Answers are cached: the same call
+    continues where it stopped, and one with a higher ``recall`` pays only for further pairs.
+
+    Args:
+        left, right: DataFrames; or lists, arrays, or columns of pandas, polars or pyarrow, which
+            become the column ``text``.
+        prompt: a statement with ``{{ left.column }}`` and ``{{ right.column }}``, or
+            ``{{ left["a column"] }}``. Rows in which all of these are missing are in no pair.
+        how: ``inner``; ``left``, ``right`` or ``outer`` keep rows without a pair.
+        recall: the share of all true pairs to find.
+        confidence: the probability of finding that share.
+        oracle: the model whose answers count as right, by default that of the settings; or a
+            function that returns ``True`` or ``False`` for a row with the columns ``left.NAME`` and
+            ``right.NAME``.
+        candidates: how likely pairs are found. ``vectors``: by the cosine of their vectors, and
+            texts are embedded; ``ngrams``: by the characters that their texts have in common;
+            ``auto``: by vectors if both tables have a column of them, otherwise by texts; or an
+            array of scores of shape (rows of left, rows of right).
+        on_left, on_right: the columns of vectors or texts for candidates; by default the only
+            column of vectors, or the columns that the prompt names.
+        embedding_model: the model that embeds texts for candidates.
+        suffixes: what is appended to the names of columns that both tables have.
+        seed: another seed draws other pairs.
+        system, parameters: as for `llm_magics.ask`, the same for all prompts.
+        concurrency: number of concurrent requests.
+        on_error: with ``null``, pairs without an answer are left out and listed in the report;
+            ``raise`` raises the error.
+        fresh: send prompts even if their answers are cached.
+        dry_run: send nothing, and return an estimate of tokens, cost and time: of all pairs, or, if
+            the answers of the pilot are stored, of those that are expected to be asked.
+        yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``). Without it,
+            the expected cost is confirmed after a pilot of at most 200 calls.
+
+    Returns:
+        a new DataFrame with the columns of both tables. Its ``.llm.report`` is a `JoinReport`.
+
+    Raises:
+        UsageError: the prompt does not name columns of both tables, or the cost needs confirmation.
+        Interrupted: ``partial`` has the pairs that are found so far.
+        LLMError: an error that affects all pairs.
+    """
+    check_no_batch("join", parameters)
+    if "model" in parameters:
+        msg = "join takes the model as oracle."
+        raise UsageError(msg, hint=f"Use: oracle={parameters['model']!r:.60}")
+    if how not in HOWS:
+        msg = f"Invalid value for how: {abbreviate(how)}."
+        raise UsageError(msg, hint=f"Use one of: {', '.join(HOWS)}.")
+    prompt_spec = RowPrompts(
+        text=prompt,
+        system=system,
+        parameters=parameters,
+        concurrency=concurrency,
+        on_error=on_error,
+        fresh=fresh,
+        dry_run=dry_run,
+        yes=yes,
+    )
+    frames = to_frame(left), to_frame(right)
+    check_suffixes(frames, suffixes)
+    seed = check_integer("seed", seed, least=-(2**63), most=2**63 - 1)
+    run = _Join(frames, prompt_spec, oracle, recall=recall, confidence=confidence)
+    run.prepare(candidates, (on_left, on_right), embedding_model, seed)
+    try:
+        run.decide()
+    except DryRunEnd as end:
+        return end.estimate
+    except KeyboardInterrupt:
+        raise run.interrupted(how, suffixes) from None
+    return no_cost(run.pairs) if dry_run else run.finish(how, suffixes)
+
+
+class _Join:
+    """A join of two tables. A *pair* is a number: place of the left row * right rows + place."""
+
+    def __init__(
+        self,
+        frames: tuple[DataFrame, DataFrame],
+        prompt_spec: RowPrompts,
+        oracle: str | RowFunction | None,
+        *,
+        recall: float,
+        confidence: float,
+    ) -> None:
+        self._frames = frames
+        self._spec = prompt_spec
+        self._oracle = create_pair_oracle(frames, prompt_spec, oracle)
+        self._recall = _share("recall", recall)
+        self._confidence = _share("confidence", confidence)
+        if self._confidence == 1:
+            msg = "confidence must be below 1."
+            raise UsageError(msg, hint="Use 0.95 or 0.99.")
+        contents = self._oracle.texts.contents
+        self._rows = (
+            np.flatnonzero(contents[0].codes >= 0),
+            np.flatnonzero(contents[1].codes >= 0),
+        )
+        self._candidates = ""
+        self._decider: PairDecider
+        self._is_allowed = prompt_spec.yes or session.config.budget is not None
+        # The pairs of the wave that an error or an interrupt has ended, and their answers.
+        self._last = np.empty(0, np.int64), np.empty(0, np.int8)
+
+    @property
+    def pairs(self) -> int:
+        """The number of pairs."""
+        left, right = self._rows
+        return len(left) * len(right)
+
+    def prepare(
+        self,
+        candidates: Any,
+        on: tuple[str | None, str | None],
+        embedding_model: str | None,
+        seed: int,
+    ) -> None:
+        """Rank the pairs."""
+        contents = self._oracle.texts.contents
+        sides = (
+            Side(self._frames[0], self._rows[0], contents[0], on[0]),
+            Side(self._frames[1], self._rows[1], contents[1], on[1]),
+        )
+        hashes = [
+            row_hashes(each.digests, each.codes[rows])
+            for each, rows in zip(contents, self._rows, strict=True)
+        ]
+        order, pilot, ties = (
+            PairOrder(hashes[0], hashes[1], seed, purpose)
+            for purpose in ("sample", "pilot", "ties")
+        )
+        ranking = np.empty(0, np.int64)
+        if self.pairs > PILOT_CALLS:  # fewer are all asked
+            self._candidates, scores = choose_scores(sides, candidates, embedding_model)
+            ranking = rank_pairs(scores, ties, adjust=self._candidates != SCORES)
+        problem = PairProblem(
+            size=self.pairs,
+            ranking=ranking,
+            order=order,
+            pilot_order=pilot,
+            ask=self._ask,
+            recall=self._recall,
+            delta=1 - self._confidence,
+            confirm=self._confirm,
+        )
+        self._order = order
+        self._decider = PairDecider(problem)
+
+    def decide(self) -> None:
+        """
+        Ask about pairs until the promise holds.
+
+        Raises:
+            DryRunEnd: the call is a dry run, and an answer is missing.
+            LLMError: an error that affects all pairs.
+            KeyboardInterrupt: the user interrupted the call.
+        """
+        if self._spec.dry_run and not isinstance(self._oracle, PromptOracle):
+            return
+        with self._oracle if isinstance(self._oracle, PromptOracle) else nullcontext():
+            self._decider.run()
+
+    def _positions(self, pairs: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the positions of the left and of the right row of each pair."""
+        left, right = np.divmod(pairs, max(1, len(self._rows[1])))
+        return self._rows[0][left], self._rows[1][right]
+
+    def _items(self, pairs: NDArray[np.int64]) -> NDArray[np.int32]:
+        return self._oracle.items_of(*self._positions(pairs))
+
+    def _ask(self, pairs: NDArray[np.int64]) -> NDArray[np.int8]:
+        """Return the answers to a wave of pairs."""
+        items = self._items(pairs)
+        self._obtain_consent(items)
+        try:
+            answers = self._oracle.ask(items)
+        except BaseException:
+            known = ~np.isin(items, self._oracle.not_asked(items))
+            self._last = pairs[known], self._oracle.ask(items[known])
+            raise
+        if self._spec.on_error == "raise" and self._oracle.errors:
+            raise next(iter(self._oracle.errors.values()))
+        return answers
+
+    def _obtain_consent(self, items: NDArray[np.int32]) -> None:
+        """
+        Obtain the consent to the pilot, or to all pairs if they are few; end a dry run.
+
+        Raises:
+            DryRunEnd: the call is a dry run, and an answer is missing.
+            UsageError: the session is not interactive, and the cost is too high.
+        """
+        expectation = self._decider.decisions.expectation
+        if self._spec.dry_run:
+            wave = self._oracle.estimate(items)
+            if wave is not None and wave.prompts:
+                calls = self.pairs if expectation is None else expectation.calls
+                raise DryRunEnd(self._estimate(calls - len(self._decider.decisions.pairs)))
+        elif not self._is_allowed and expectation is None:
+            wave = self._oracle.estimate(items)
+            if wave is not None:
+                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts", _HOW_TO_ALLOW)
+
+    def _confirm(self, expectation: Expectation) -> None:
+        """Obtain the consent to what is expected after the pilot."""
+        if isinstance(self._oracle, PromptOracle):
+            self._oracle.expect(expectation.calls)
+            if not self._is_allowed and not self._spec.dry_run:
+                estimate = self._estimate(expectation.calls - expectation.asked)
+                share = 100 * expectation.calls / self.pairs
+                what = (
+                    f"about {expectation.calls:,} of {self.pairs:,} pairs, {share:.2g} %; "
+                    f"{expectation.asked:,} of them were asked"
+                )
+                so_far = f"The {pluralize(expectation.asked, 'answer')} so far are stored"
+                confirm_cost(estimate.cost_usd, what, _HOW_TO_ALLOW, so_far=so_far)
+
+    def _estimate(self, calls: int) -> RowsEstimate:
+        """Return the estimated cost of so many calls, from a sample of all pairs."""
+        sample = self._oracle.estimate(
+            self._items(self._order.first(_SAMPLED_PAIRS)[:_SAMPLED_PAIRS])
+        )
+        return (
+            no_cost(self.pairs)
+            if sample is None
+            else replace(scale_estimate(sample, calls), rows=self.pairs)
+        )
+
+    def result(self, how: How, suffixes: tuple[str, str]) -> DataFrame:
+        """Return the pairs that were found so far, with their report."""
+        seen = self._decider.decisions
+        pairs, answers = (
+            np.append(seen.pairs, self._last[0]),
+            np.append(seen.answers, self._last[1]),
+        )
+        found = joined_rows(self._frames, self._positions(pairs[answers == YES]), how, suffixes)
+        store_report(found, self._report())
+        return found
+
+    def finish(self, how: How, suffixes: tuple[str, str]) -> DataFrame:
+        """Return the result, and announce its report."""
+        found = self.result(how, suffixes)
+        report = self._report()
+        announce(report, "", has_failed=report.failed > 0)
+        return found
+
+    def interrupted(self, how: How, suffixes: tuple[str, str]) -> Interrupted:
+        """Return the exception for an interrupt."""
+        found = self.result(how, suffixes)
+        asked = len(self._decider.decisions.pairs) + len(self._last[0])
+        msg = f"Stopped: {asked:,} of {self.pairs:,} pairs have answers."
+        hint = (
+            f"The {pluralize(asked, 'answer')} so far are stored and will not be requested again."
+        )
+        return Interrupted(msg, hint=hint, partial=found)
+
+    def _report(self) -> JoinReport:
+        seen, oracle = self._decider.decisions, self._oracle
+        items = self._items(seen.pairs)
+        return JoinReport(
+            pairs=self.pairs,
+            missing=(
+                len(self._frames[0]) - len(self._rows[0]),
+                len(self._frames[1]) - len(self._rows[1]),
+            ),
+            found=seen.positives,
+            oracle=oracle.name,
+            candidates=self._candidates,
+            recall=self._recall,
+            confidence=self._confidence,
+            is_complete=len(seen.pairs) == self.pairs,
+            expected_calls=seen.expectation and seen.expectation.calls,
+            calls=oracle.calls,
+            cached=oracle.cached,
+            cost_usd=oracle.cost_usd,
+            _decisions=seen,
+            _rows=self._positions(seen.pairs),
+            _labels=(self._frames[0].index, self._frames[1].index),
+            _errors={
+                place: oracle.errors[item]
+                for place, item in enumerate(items.tolist())
+                if item in oracle.errors
+            },
+            _is_cached=oracle.is_cached[items],
+        )
+
+
+def _share(name: str, value: float) -> float:
+    """Return ``value``, a number above 0 and at most 1."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        msg = f"Invalid value for {name}: {value!r:.60}."
+        raise UsageError(msg, hint=f"Pass a number above 0 and at most 1: {name}=0.9")
+    return float(value)
