@@ -237,8 +237,11 @@ def test_the_expected_cost_is_confirmed_after_the_pilot(service: Judge) -> None:
     left, right = tables(60)
     host = Asking("n")
     install_host(host)
-    with pytest.raises(errors.DeclinedError, match="answers so far are stored"):
-        left.llm.join(right, STATEMENT)
+    try:
+        with pytest.raises(errors.DeclinedError, match="answers so far are stored"):
+            left.llm.join(right, STATEMENT)
+    finally:
+        install_host(TerminalHost())
     assert len(host.questions) == 1
     assert "of 3,600 pairs" in host.questions[0]
     paid = len(service.paid)
