@@ -77,7 +77,7 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
     Return the pairs of rows for which a statement is true, found without asking about all pairs.
 
     With probability ``confidence``, at least the share ``recall`` of all true pairs is found. Each
-    pair of the result was answered, so there are no wrong ones. The oracle is asked about the most
+    pair of the result was answered, so the precision is 1. The oracle is asked about the most
     likely pairs, and about a random sample of the others, which bounds the true pairs that are
     missed. Where that saves nothing, it is asked about all pairs. Answers are cached: the same call
     continues where it stopped, and one with a higher ``recall`` pays only for further pairs.
@@ -206,7 +206,7 @@ class _Join:
             for each, rows in zip(contents, self._rows, strict=True)
         ]
         order, pilot, ties = (
-            PairOrder(hashes[0], hashes[1], seed, purpose)
+            PairOrder(hashes[0], hashes[1], seed=seed, purpose=purpose)
             for purpose in ("sample", "pilot", "ties")
         )
         ranking = np.empty(0, np.int64)

@@ -1,4 +1,4 @@
-"""The report on `join`: which pairs were asked, and what is known of the others."""
+"""The report on `join`: the pairs that were asked, and bounds for the others."""
 
 from __future__ import annotations
 

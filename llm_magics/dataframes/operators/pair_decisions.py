@@ -4,7 +4,7 @@ Which pairs to ask so that a join contains most of the true pairs, with few call
 Pairs are asked in the order of their rank, as long as this is cheaper than the evidence that the
 rest has few positives. That evidence is a random sample of the rest, see `positives_left`. All
 positives that are found are returned, so the precision is 1. When too many positives are in the
-sample, more ranks are asked and a new sample is drawn from what is left. The evidence against an
+sample, more ranks are asked and a new sample is drawn from the others. The evidence against an
 earlier sample is multiplied into the new one, so the probability of a wrong promise stays below δ
 in total: the product of the martingales is one too.
 """
@@ -86,7 +86,7 @@ class PairProblem:
     confirm: Callable[[Expectation], None] = lambda _: None
 
 
-@dataclass
+@dataclass(kw_only=True)
 class PairDecisions:
     """
     The answers that were obtained.
@@ -251,7 +251,7 @@ class PairDecider:
         if self._sample is None:
             expected = float(self._expected()[1].sum())
             left = self._problem.size - len(self._asked)
-            self._sample = Sample(left, expected, self._too_many())
+            self._sample = Sample(size=left, expected=expected, bound=self._too_many())
         sample = self._sample
         needed = sample.draws_needed(self._too_many(), self._nats)
         pairs = self._next_pairs(min(needed, max(_FIRST_WAVE, sample.drawn)))
@@ -280,7 +280,7 @@ class PairDecider:
 
     def _is_certified(self) -> bool:
         left = self._problem.size - len(self._asked)
-        sample = self._sample or Sample(left, 0, 1)
+        sample = self._sample or Sample(size=left, expected=0, bound=1)
         return not left or sample.log_evidence_of_at_least(self._too_many()) >= self._nats
 
     def _expected(self) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
@@ -344,4 +344,6 @@ class PairDecider:
 def _draws(size: int, too_many: int, expected: float, nats: float) -> float:
     """Return the expected number of draws of a new sample."""
     mean = min(0.5, expected / max(1, size))
-    return float(Sample(size, expected, too_many).draws_needed(too_many, nats, mean))
+    return float(
+        Sample(size=size, expected=expected, bound=too_many).draws_needed(too_many, nats, mean)
+    )

@@ -28,7 +28,7 @@ class PairOrder:
     """A random order of all pairs; pair ``i * len(right) + j`` has the left row i and right row j."""
 
     def __init__(
-        self, left: NDArray[np.uint64], right: NDArray[np.uint64], seed: int, purpose: str
+        self, left: NDArray[np.uint64], right: NDArray[np.uint64], *, seed: int, purpose: str
     ) -> None:
         """
         Prepare an order.

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from llm_magics.dataframes.operators.pair_oracles import Contents
 
-# The values of ``candidates``, besides an array of scores.
+# The values of ``candidates``, apart from an array of scores.
 AUTO, VECTORS, NGRAMS, SCORES = "auto", "vectors", "ngrams", "scores"
 
 

@@ -29,7 +29,7 @@ _LEAST_EXPECTED, _LEAST_SHARE = 0.1, 0.02
 _WEIGHT = 0.9
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Sample:
     """
     The answers to a random sample of a population.

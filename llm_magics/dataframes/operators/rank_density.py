@@ -1,5 +1,5 @@
 """
-Expected positives by rank: what is known of the pairs that were not asked.
+Expected positives by rank, among the pairs that were not asked.
 
 Ranks are divided into strata whose bounds grow by a constant factor. The share of positives in a
 stratum is estimated from the pairs that were drawn at random from it, and from the stratum before:

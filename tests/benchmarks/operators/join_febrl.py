@@ -67,8 +67,8 @@ def run(seed: int, ranking: Any, truth: Any) -> dict[str, Any]:
     problem = PairProblem(
         size=RECORDS**2,
         ranking=ranking,
-        order=PairOrder(left, right, seed, "sample"),
-        pilot_order=PairOrder(left, right, seed, "pilot"),
+        order=PairOrder(left, right, seed=seed, purpose="sample"),
+        pilot_order=PairOrder(left, right, seed=seed, purpose="pilot"),
         ask=lambda pairs: truth[pairs].astype(np.int8),
         recall=RECALL,
         delta=1 - CONFIDENCE,
@@ -93,7 +93,7 @@ def main() -> None:
     for name, fields in FIELDS.items():
         texts = [frame[fields].agg(" ".join, axis=1).tolist() for frame in (left, right)]
         hashes = np.arange(2 * RECORDS, dtype=np.uint64).reshape(2, RECORDS)
-        ties = PairOrder(hashes[0], hashes[1], 0, "ties")
+        ties = PairOrder(hashes[0], hashes[1], seed=0, purpose="ties")
         ranking = rank_pairs(TextScores(*texts), ties)
         done = results.setdefault(name, [])
         for seed in range(len(done), args.seeds):

@@ -18,7 +18,7 @@ from llm_magics.dataframes.operators.pair_order import PairOrder
 def ties(rows: int, columns: int) -> PairOrder:
     """The order of pairs with equal scores."""
     left, right = np.arange(rows, dtype=np.uint64), np.arange(columns, dtype=np.uint64)
-    return PairOrder(left, right, 0, "ties")
+    return PairOrder(left, right, seed=0, purpose="ties")
 
 
 def test_similar_texts_are_first() -> None:

@@ -42,8 +42,8 @@ def decide(
     problem = PairProblem(
         size=len(labels),
         ranking=np.argsort(-scores)[:ranked],
-        order=PairOrder(left, right, seed, "sample"),
-        pilot_order=PairOrder(left, right, seed, "pilot"),
+        order=PairOrder(left, right, seed=seed, purpose="sample"),
+        pilot_order=PairOrder(left, right, seed=seed, purpose="pilot"),
         **{"ask": lambda pairs: labels[pairs], "recall": 0.9, "delta": 0.05, **options},
     )
     return PairDecider(problem).run()

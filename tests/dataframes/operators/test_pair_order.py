@@ -15,7 +15,7 @@ def hashes(count: int, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.uint
 
 def order(seed: int = 0, purpose: str = "sample") -> PairOrder:
     """An order of 30 x 40 pairs."""
-    return PairOrder(hashes(30), hashes(40, 1), seed, purpose)
+    return PairOrder(hashes(30), hashes(40, 1), seed=seed, purpose=purpose)
 
 
 def test_all_pairs_are_ordered_once() -> None:
@@ -33,7 +33,7 @@ def test_all_pairs_are_ordered_once() -> None:
 
 def test_it_does_not_depend_on_the_order_of_rows() -> None:
     """Only on their contents."""
-    turned = PairOrder(hashes(30)[::-1], hashes(40, 1), 0, "sample").first(1_200)
+    turned = PairOrder(hashes(30)[::-1], hashes(40, 1), seed=0, purpose="sample").first(1_200)
     left, right = np.divmod(turned, 40)
     assert ((29 - left) * 40 + right).tolist() == order().first(1_200).tolist()
 
@@ -48,7 +48,7 @@ def test_seeds_and_purposes_are_independent(other: PairOrder) -> None:
 
 def test_each_row_and_column_is_drawn_as_often() -> None:
     """A chi-squared statistic of the first tenth has its usual value."""
-    big = PairOrder(hashes(200), hashes(200, 1), 0, "sample").first(4_000)[:4_000]
+    big = PairOrder(hashes(200), hashes(200, 1), seed=0, purpose="sample").first(4_000)[:4_000]
     for numbers in np.divmod(big, 200):
         counts = np.bincount(numbers, minlength=200)
         statistic = ((counts - 20) ** 2 / 20).sum()  # mean 199, standard deviation 20
@@ -67,4 +67,4 @@ def test_copies_of_a_row_have_hashes_of_their_own() -> None:
 
 def test_no_pairs() -> None:
     """A table without rows has none."""
-    assert PairOrder(hashes(0), hashes(3), 0, "sample").first(5).tolist() == []
+    assert PairOrder(hashes(0), hashes(3), seed=0, purpose="sample").first(5).tolist() == []

@@ -12,6 +12,11 @@ from hypothesis import strategies as st
 from llm_magics.dataframes.operators.positives_left import Sample, least_share
 
 
+def _sample(size: int, bound: int, drawn: int = 0, found: int = 0) -> Sample:
+    """A sample of a population in which one positive is expected."""
+    return Sample(size=size, expected=1.0, bound=bound, drawn=drawn, found=found)
+
+
 @given(st.data())
 def test_the_evidence_is_a_martingale(data: st.DataObject) -> None:
     """
@@ -24,7 +29,7 @@ def test_the_evidence_is_a_martingale(data: st.DataObject) -> None:
     found = data.draw(st.integers(0, drawn))
     total = data.draw(st.integers(found, size - drawn + found))
     expected = data.draw(st.floats(0, size))
-    sample = Sample(size, expected, data.draw(st.integers(1, size)))
+    sample = Sample(size=size, expected=expected, bound=data.draw(st.integers(1, size)))
     now = exp(sample.log_evidence(total, drawn, found))
     chance = (total - found) / (size - drawn)
     after = 0.0
@@ -43,7 +48,7 @@ def test_the_evidence_of_at_least_a_number_is_the_least_of_all(data: st.DataObje
     size = data.draw(st.integers(2, 80))
     drawn = data.draw(st.integers(1, size))
     found = data.draw(st.integers(0, drawn))
-    sample = Sample(size, 1.0, data.draw(st.integers(1, size)), drawn, found)
+    sample = _sample(size, data.draw(st.integers(1, size)), drawn, found)
     totals = range(found, sample.most + 1)
     evidence = [sample.log_evidence(each, drawn, found) for each in totals]
     for total in totals:
@@ -56,7 +61,7 @@ def test_the_evidence_of_at_least_a_number_is_the_least_of_all(data: st.DataObje
 
 def test_the_chance_of_a_sequence_is_exact() -> None:
     """Of 3 positives in 10, the first 4 draws find one at a given place."""
-    sample = Sample(10, 1.0, 5, 4, 1)
+    sample = _sample(10, 5, 4, 1)
     chance = comb(6, 2) / comb(10, 3)
     mixture = exp(sample.log_evidence(3, 4, 1)) * chance
     assert 0 < mixture < 1
@@ -66,7 +71,7 @@ def test_the_chance_of_a_sequence_is_exact() -> None:
 @pytest.mark.parametrize("bound", [2, 11, 112])
 def test_a_sample_without_positives_needs_hardly_more_than_the_least(bound: int) -> None:
     """No procedure without assumptions needs fewer."""
-    share = Sample(100_000, 0.1, bound).draws_needed(bound, log(20)) / 100_000
+    share = Sample(size=100_000, expected=0.1, bound=bound).draws_needed(bound, log(20)) / 100_000
     least = least_share(bound - 1, 0.05)
     assert least <= share <= 1.08 * least
 
@@ -79,7 +84,7 @@ def test_known_values_of_the_least_share() -> None:
 
 def test_what_is_expected_of_the_rest_follows_the_sample() -> None:
     """Few positives in it hardly change a low expectation; many do."""
-    expected = [Sample(10_000, 1.0, 100, 1_000, found).expected_left() for found in (0, 1, 20)]
+    expected = [_sample(10_000, 100, 1_000, found).expected_left() for found in (0, 1, 20)]
     assert expected[0] < 3
     assert expected[1] < 20
     assert expected[2] == pytest.approx(180, rel=0.2)
@@ -87,5 +92,5 @@ def test_what_is_expected_of_the_rest_follows_the_sample() -> None:
 
 def test_an_impossible_number_is_disproved_without_a_sample() -> None:
     """There are not so many pairs."""
-    assert Sample(10, 1.0, 11).log_evidence_of_at_least(11) == np.inf
-    assert Sample(10, 1.0, 11).log_evidence_of_at_least(10) == 0
+    assert _sample(10, 11).log_evidence_of_at_least(11) == np.inf
+    assert _sample(10, 11).log_evidence_of_at_least(10) == 0
