@@ -5,7 +5,8 @@ Language models in Jupyter notebooks.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
-    lm.prompt(df, "…"), lm.extract, lm.classify, lm.join, lm.topk, lm.aggregate, lm.nearest, lm.dedupe, lm.plot
+    lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
+    lm.join, lm.topk, lm.aggregate
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
