@@ -6,7 +6,7 @@ Language models in Jupyter notebooks.
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
-    lm.join, lm.topk, lm.aggregate
+    lm.filter, lm.join, lm.topk, lm.aggregate
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from llm_magics.benchmarking.measurements import Measurements
     from llm_magics.dataframes.embed import aembed, embed
     from llm_magics.dataframes.operators.aggregate import aggregate
+    from llm_magics.dataframes.operators.filter import filter
     from llm_magics.dataframes.operators.join import join
     from llm_magics.dataframes.operators.topk import topk
     from llm_magics.dataframes.plot import plot
@@ -66,6 +67,7 @@ __all__ = [
     "dedupe",
     "embed",
     "extract",
+    "filter",
     "index",
     "jobs",
     "join",
@@ -106,6 +108,7 @@ _HOMES = {
     "dedupe": "dataframes.search",
     "embed": "dataframes.embed",
     "extract": "dataframes.prompting",
+    "filter": "dataframes.operators.filter",
     "index": "dataframes.search",
     "jobs": "runtime.jobs.table",
     "join": "dataframes.operators.join",

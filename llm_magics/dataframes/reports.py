@@ -279,6 +279,11 @@ def store_report(of: Any, report: Report) -> None:
     object.__setattr__(of, _REPORT_ATTRIBUTE, report)  # pandas would treat it as a column
 
 
+def stored_report(of: Any) -> Any:
+    """Return the report that is stored with a column or frame; ``None`` without one."""
+    return of.__dict__.get(_REPORT_ATTRIBUTE)
+
+
 def announce(
     report: Report, where: str, *, has_failed: bool, details: str = "see .llm.report.frame()"
 ) -> None:
@@ -303,8 +308,7 @@ class ReportMixin:
     @property
     def report(self) -> Any:
         """The report on the last operation; its ``frame()`` has the rows with problems."""
-        report: Report | None = self._of.__dict__.get(_REPORT_ATTRIBUTE)
-        return report
+        return stored_report(self._of)
 
     def __repr__(self) -> str:
         """Return what the accessor is for, its methods, and the last report."""

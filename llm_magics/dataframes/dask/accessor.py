@@ -24,6 +24,7 @@ from llm_magics.dataframes.classify import (
     extraction_prompts,
     row_prompts,
 )
+from llm_magics.dataframes.dask.filtering import filter_partitions
 from llm_magics.dataframes.dask.workers import (
     EmbeddingSpec,
     SharedLimit,
@@ -33,6 +34,7 @@ from llm_magics.dataframes.dask.workers import (
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
+from llm_magics.dataframes.reports import stored_report
 from llm_magics.dataframes.row_prompts import RowPrompts, prompt_columns
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
 from llm_magics.errors import UsageError
@@ -222,6 +224,24 @@ class DaskFrameAccessor:
             nearest_in_partition, on, np.asarray(vector, np.float32), k, meta=meta
         )
         return best.repartition(npartitions=1).map_partitions(_best_rows, k, meta=meta)
+
+    def filter(self, prompt: str, **options: Any) -> Any:
+        """
+        Return the rows for which a statement is true; see `llm_magics.filter`.
+
+        The columns that the decisions need are computed now and must fit into the memory of this
+        process, which sends the questions. The other columns of the result stay lazy.
+
+        Args:
+            prompt: a statement with ``{{ column }}``.
+            options: as for pandas.
+        """
+        return filter_partitions(self._frame, prompt, options)
+
+    @property
+    def report(self) -> Any:
+        """The report on the filter that returned this DataFrame."""
+        return stored_report(self._frame)
 
     def plot(self, *_: Any, **__: Any) -> NoReturn:
         """Raise an error that says how to plot a part of the DataFrame."""

@@ -21,13 +21,14 @@ from llm_magics.errors import UsageError, abbreviate
 if TYPE_CHECKING:
     from pandas import DataFrame
 
-    from llm_magics.dataframes.operators.oracle import Oracle
     from llm_magics.dataframes.operators.pair_oracles import PairOracle
+
+RowOracle = ModelOracle | ColumnOracle | FunctionOracle
 
 
 def create_oracle(
     frame: DataFrame, prompt_spec: RowPrompts, oracle: str | RowFunction | None = None
-) -> Oracle:
+) -> RowOracle:
     """
     Return the oracle of an operator over the rows of ``frame``.
 

@@ -29,6 +29,9 @@ class ColumnOracle(RememberingOracle):
 
     Each row with a label is an item of its own, because equal texts may have different labels.
     Rows without one have no item.
+
+    Attributes:
+        statements: the rendered statement of each row.
     """
 
     may_fail = False
@@ -51,6 +54,7 @@ class ColumnOracle(RememberingOracle):
         rows = np.flatnonzero((labels >= 0) & (texts.codes >= 0))
         super().__init__(*_items_of_rows(rows, texts.codes, texts.digests))
         self.name = f"the column {column}"
+        self.statements = texts
         self._labels = labels[rows]
 
     def _obtain(self, items: NDArray[np.int32], record: Answer) -> None:
@@ -68,6 +72,9 @@ class FunctionOracle(RememberingOracle):
     A function of the row; each row is an item of its own.
 
     An item fails if the function raises an error, or returns something other than a bool.
+
+    Attributes:
+        statements: the rendered statement of each row.
     """
 
     may_fail = True
@@ -87,6 +94,7 @@ class FunctionOracle(RememberingOracle):
         rows = np.flatnonzero(texts.codes >= 0)
         super().__init__(*_items_of_rows(rows, texts.codes, texts.digests))
         self.name = function_name(function)
+        self.statements = texts
         self._frame = frame
         self._function = function
         self._rows = rows

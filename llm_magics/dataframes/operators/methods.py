@@ -18,6 +18,75 @@ class OperatorMethods:
 
     _frame: DataFrame
 
+    def filter(  # noqa: PLR0913 (as for lm.filter)
+        self,
+        prompt: str,
+        *,
+        accuracy: float | None = None,
+        precision: float | None = None,
+        recall: float | None = None,
+        confidence: float = 0.95,
+        max_calls: int = 400,
+        oracle: str | RowFunction | None = None,
+        proxy: str | None = "auto",
+        seed: int = 0,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        yes: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        Return the rows for which a statement is true, at a guaranteed quality and a low cost.
+
+        The oracle, a good model, is asked about some of the rows; a cheap proxy decides those of
+        which it is certain, as far as the target is kept. The result is a new DataFrame; its
+        ``.llm.report`` has estimates of the quality, the decision about every row, and a picture.
+
+        Args:
+            prompt: a statement with ``{{ column }}``, such as ``"{{ text }} is a complaint"``.
+            accuracy: the share of all answered rows, kept or not, whose decision equals the
+                oracle's.
+            precision: the share of the kept rows for which the oracle says yes.
+            recall: the share of the rows with yes that are kept. Without any target, precision and
+                recall are 0.9.
+            confidence: the probability with which the target is kept.
+            max_calls: the number of questions to the oracle, for precision or recall alone.
+            oracle: a model, the name of a column of human labels, or a function of the row.
+            proxy: ``"auto"``, a model, the name of a column of scores in [0, 1], or ``None``.
+            seed: another seed samples other rows.
+            system, concurrency, on_error, fresh, dry_run, yes, parameters: see `llm_magics.filter`.
+
+        Raises:
+            UsageError: an option is invalid, the prompt names no column, or the cost needs
+                confirmation.
+            Interrupted: ``partial`` has the rows that the oracle has confirmed so far.
+            LLMError: an error that affects all rows.
+        """
+        from llm_magics.dataframes.operators.filter import filter as filter_rows
+
+        return filter_rows(
+            self._frame,
+            prompt,
+            accuracy=accuracy,
+            precision=precision,
+            recall=recall,
+            confidence=confidence,
+            max_calls=max_calls,
+            oracle=oracle,
+            proxy=proxy,
+            seed=seed,
+            system=system,
+            concurrency=concurrency,
+            on_error=on_error,
+            fresh=fresh,
+            dry_run=dry_run,
+            yes=yes,
+            **parameters,
+        )
+
     def join(  # noqa: PLR0913 (as for lm.join)
         self,
         other: Any,

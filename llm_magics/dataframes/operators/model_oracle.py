@@ -97,7 +97,12 @@ class PromptOracle(RememberingOracle):
 
 
 class ModelOracle(PromptOracle):
-    """A model that is asked whether a statement is true for each row of a table."""
+    """
+    A model that is asked whether a statement is true for each row of a table.
+
+    Attributes:
+        statements: the rendered statement of each row.
+    """
 
     def __init__(self, frame: DataFrame, prompt_spec: RowPrompts) -> None:
         """
@@ -112,7 +117,7 @@ class ModelOracle(PromptOracle):
             UsageError: the statement names no column, or one that does not exist.
             TemplateError: it cannot be rendered.
         """
-        statements = statement_texts(frame, prompt_spec)
+        self.statements = statements = statement_texts(frame, prompt_spec)
         super().__init__(
             items=statements.codes,
             digests=statements.digests,

@@ -43,6 +43,7 @@ class ModelProxy(Proxy):
     """
 
     learns = False
+    is_paid = True
 
     def __init__(self, statements: RowTexts, rows: NDArray[np.intp]) -> None:
         """

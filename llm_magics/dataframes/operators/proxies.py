@@ -32,12 +32,14 @@ class Proxy(ABC):
     Attributes:
         name: what reports call it.
         learns: whether `fit` has an effect on `predict`, which then returns calibrated values.
+        is_paid: whether it sends prompts, which may cost money.
         calls: the number of prompts that were sent for it.
         cost_usd: their cost in US dollars; ``None`` if unknown.
     """
 
     name: str
     learns: bool
+    is_paid: bool = False
     calls: int = 0
     cost_usd: float | None = 0.0
 

@@ -85,12 +85,11 @@ class ProxyQuality:
         return f"{self.name}: AUC {self.auc:.2f}, log loss {self.log_loss:.2f} on {self.rows:,} labels"
 
 
-def named_proxy(task: ProxyTask, proxy: Any) -> Proxy:
+def named_proxies(task: ProxyTask, proxy: Any) -> list[Proxy]:
     """
-    Return the proxy that a user names: a column of scores, or a model.
+    Return the proxies that a user names: a column of scores, or those that ask a model.
 
-    A string that is both is the column. A model is asked for its confidence where its service
-    returns log probabilities, otherwise for answers.
+    A string that is both is the column.
 
     Raises:
         UsageError: it is not a string, or the column has values other than scores.
@@ -100,12 +99,16 @@ def named_proxy(task: ProxyTask, proxy: Any) -> Proxy:
         hint = 'Pass "auto", the name of a column of scores, the name of a model, or None.'
         raise UsageError(msg, hint=hint)
     if proxy in task.frame.columns:
-        return ColumnScores(task.frame, proxy, task.rows)
-    return model_proxies(task, proxy)[0]
+        return [ColumnScores(task.frame, proxy, task.rows)]
+    return model_proxies(task, proxy)
 
 
 def model_proxies(task: ProxyTask, model: str) -> list[Proxy]:
-    """Return the proxies that ask ``model``, the better one first."""
+    """
+    Return the proxies that ask ``model``.
+
+    They are its confidence, if its service may return log probabilities, and its answers.
+    """
     prompts = task.prompts_for(model)
     answers = ModelAnswers(task.statements, task.rows, prompts)
     if not {"logprobs", "choices"} & set(capabilities(model)):
@@ -176,8 +179,7 @@ def compare(
 
 
 def _weighted_loss(proxy: Proxy, quality: ProxyQuality) -> float:
-    is_free = proxy.calls == 0 and proxy.cost_usd == 0
-    return quality.log_loss if is_free else quality.log_loss * (1 + _WORTH)
+    return quality.log_loss * (1 + _WORTH) if proxy.is_paid else quality.log_loss
 
 
 def measure(name: str, values: NDArray[np.float64], labels: NDArray[np.int8]) -> ProxyQuality:

@@ -28,7 +28,7 @@ from llm_magics.dataframes.operators.proxy_choice import (
     candidates,
     compare,
     measure,
-    named_proxy,
+    named_proxies,
 )
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.row_prompts import RowPrompts
@@ -337,10 +337,10 @@ def test_a_reversed_score_predicts_as_well() -> None:
 def test_a_proxy_can_be_named(service: Judge) -> None:
     """A column of scores precedes a model; other types are refused."""
     task = task_of(pd.DataFrame({"text": ["a"], "m": [0.5]}))
-    assert named_proxy(task, "m").name == "the column m"
-    assert named_proxy(task, "lab/m").name == "the confidence of lab/m"
+    assert [each.name for each in named_proxies(task, "m")] == ["the column m"]
+    assert named_proxies(task, "lab/m")[0].name == "the confidence of lab/m"
     with pytest.raises(errors.UsageError, match="Invalid value for proxy: 3"):
-        named_proxy(task, 3)
+        named_proxies(task, 3)
 
 
 def test_fits_are_fast() -> None:

@@ -1,0 +1,378 @@
+"""One run of `filter`: questions to the oracle, consent to their cost, decisions, and the report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from llm_magics._util.text import format_usd, pluralize
+from llm_magics.dataframes.operators.calibration import calibrate
+from llm_magics.dataframes.operators.cascade import Cascade
+from llm_magics.dataframes.operators.choose_oracle import RowOracle, create_oracle
+from llm_magics.dataframes.operators.chosen_proxy import ChosenProxy
+from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost, scale_estimate
+from llm_magics.dataframes.operators.decisions import Decisions, estimate_quality
+from llm_magics.dataframes.operators.filter_report import (
+    CACHE,
+    MISSING,
+    ORACLE,
+    PROXY,
+    FilterReport,
+    RowDecisions,
+    sum_failures,
+)
+from llm_magics.dataframes.operators.known_oracles import RowFunction
+from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows, Sampled
+from llm_magics.dataframes.operators.oracle import NO, YES
+from llm_magics.dataframes.operators.planning import CascadePlan
+from llm_magics.dataframes.operators.proxies import Proxy
+from llm_magics.dataframes.operators.proxy_choice import ProxyTask, candidates, named_proxies
+from llm_magics.dataframes.operators.sampling import sampling_order
+from llm_magics.dataframes.operators.targets import Problem, Target, create_cascade
+from llm_magics.dataframes.operators.training import Ranking
+from llm_magics.dataframes.reports import sum_known
+from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.host import current_host
+from llm_magics.runtime.confirm import confirm_cost
+from llm_magics.runtime.session import session
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from pandas import DataFrame
+
+    from llm_magics.dataframes.reports import RowsEstimate
+
+# With fewer rows, a sample that shows anything is all of them.
+_FEWEST_ROWS = 50
+
+# The number of questions from which the cost of many is estimated.
+_SAMPLED = 100
+
+# A paid proxy must save this share of the questions, if the prices are unknown.
+_LEAST_SAVING = 0.05
+
+_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
+
+
+class FilterRun:
+    """The decisions about the rows of ``frame``."""
+
+    def __init__(
+        self, frame: DataFrame, prompt_spec: RowPrompts, *, target: Target, seed: int
+    ) -> None:
+        self._frame = frame
+        self._spec = prompt_spec
+        self._target = target
+        self._seed = seed
+        self._oracle: RowOracle
+        self._proxy: ChosenProxy | None = None
+        self._cascade: Cascade
+        self._plan: CascadePlan | None = None
+        self._decisions: Decisions | None = None
+        self._is_allowed = prompt_spec.yes or session.config.budget is not None
+
+    def prepare(self, oracle: str | RowFunction | None, proxy: str | None) -> None:
+        """
+        Choose the oracle and the proxies; nothing is sent.
+
+        Raises:
+            UsageError: one of them is invalid, or scikit-learn is not installed.
+        """
+        self._oracle = create_oracle(self._frame, self._spec, oracle)
+        items = self._oracle.items
+        # The rows that have a question; they are numbered from 0 in the cascade.
+        self._positions = np.flatnonzero(items >= 0)
+        self._items = items[self._positions]
+        order = sampling_order(self._oracle.digests[self._items], self._seed)
+        self._proxy = self._choose_proxies(proxy)
+        count = len(self._positions)
+        problem = Problem(
+            order=order,
+            items=self._items,
+            ask=self._ask,
+            may_fail=self._oracle.may_fail,
+            proxy=self._proxy or ChosenProxy([], count, self._pays),
+            target=self._target,
+            seed=self._seed,
+            confirm=self._confirm,
+        )
+        self._cascade = create_cascade(problem)
+
+    def _choose_proxies(self, proxy: str | None) -> ChosenProxy | None:
+        """Return the choice among proxies; ``None`` to ask about every row."""
+        count = len(self._positions)
+        task = ProxyTask(
+            frame=self._frame,
+            rows=self._positions,
+            statements=self._oracle.statements,
+            prompt_spec=self._spec,
+        )
+        found: list[Proxy] = []
+        if proxy is not None and proxy != "auto":
+            found = named_proxies(task, proxy)
+        elif proxy is not None and self._is_worth_a_proxy:
+            found = candidates(task)
+        if self._spec.dry_run:
+            found = [each for each in found if not each.is_paid]
+        if not self._is_worth_a_proxy or (proxy is None and not self._target.has_fixed_budget):
+            return None
+        return ChosenProxy(found, count, self._pays)
+
+    @property
+    def _is_worth_a_proxy(self) -> bool:
+        """Whether the table is large enough for one."""
+        count = len(self._positions)
+        is_enough = self._target.has_fixed_budget and count <= self._target.max_calls
+        return count >= _FEWEST_ROWS and not is_enough
+
+    def decide(self) -> None:
+        """
+        Ask the oracle until the target is kept.
+
+        Raises:
+            DryRunEnd: the call is a dry run, and an answer is missing.
+            LLMError: an error that affects all rows.
+            KeyboardInterrupt: the user interrupted the call.
+        """
+        if self._spec.dry_run and self._oracle.estimate(self._items[:0]) is None:
+            return
+        with self._oracle:
+            if self._proxy is None:
+                self._ask_all()
+                return
+            with self._proxy:
+                self._decisions = self._cascade.run()
+
+    def _ask_all(self) -> None:
+        table = self._table
+        self._oracle.expect(self.questions)
+        table.ask(table.order)
+        nothing, count = Sampled.none(), len(table)
+        precision, recall = estimate_quality(table, nothing, nothing, 0.05)
+        self._decisions = Decisions(
+            labels=table.labels,
+            is_asked=np.ones(count, np.bool_),
+            probability=np.full(count, np.nan),
+            kept=nothing,
+            dropped=nothing,
+            pilot_calls=0,
+            training_calls=0,
+            calls=table.calls,
+            bound=dict.fromkeys(self._target.shares, 1.0),
+            precision=precision,
+            recall=recall,
+        )
+
+    @property
+    def _table(self) -> LabelledRows:
+        return self._cascade.table
+
+    def _ask(self, rows: NDArray[np.intp]) -> NDArray[np.int8]:
+        """Return the answers to a wave of rows."""
+        items = self._items[rows]
+        self._obtain_consent(items)
+        answers = self._oracle.ask(items)
+        if self._spec.on_error == "raise" and self._oracle.errors:
+            raise next(iter(self._oracle.errors.values()))
+        return answers
+
+    def _obtain_consent(self, items: NDArray[np.int32]) -> None:
+        """
+        Obtain the consent to questions before there is a plan; end a dry run.
+
+        Raises:
+            DryRunEnd: the call is a dry run, and an answer is missing.
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive, and the cost is too high.
+        """
+        if self._spec.dry_run:
+            wave = self._oracle.estimate(items)
+            if wave is not None and wave.prompts:
+                calls = self.questions if self._plan is None else self._plan.calls
+                raise DryRunEnd(self._estimate(calls - self._table.calls))
+        elif not self._is_allowed and self._plan is None:
+            wave = self._oracle.estimate(items)
+            if wave is not None:
+                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts", _HOW_TO_ALLOW)
+
+    def _confirm(self, plan: CascadePlan) -> None:
+        """Say what is expected after the pilot, and obtain the consent to its cost."""
+        self._plan = plan
+        self._oracle.expect(plan.calls)
+        if self._spec.dry_run:
+            return
+        share = plan.calls / max(plan.rows, 1)
+        what = f"{share:.0%} of {plan.rows:,} rows"
+        estimate = self._estimate(plan.calls - plan.made)
+        all_usd = self._estimate(self.questions).cost_usd
+        costs = (
+            f", about {format_usd(all_usd * share)} instead of {format_usd(all_usd)}"
+            if all_usd
+            else ""
+        )
+        current_host().report(f"The oracle will be asked about {what}{costs}")
+        if not self._is_allowed:
+            self._allow(estimate.cost_usd, what + costs)
+
+    def _allow(self, usd: float | None, of_what: str) -> None:
+        """
+        Obtain the consent to the cost of all that follows.
+
+        Raises:
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive.
+        """
+        so_far = f"The {pluralize(self.asked, 'answer')} so far are stored"
+        confirm_cost(usd, of_what, _HOW_TO_ALLOW, so_far=so_far)
+        self._is_allowed = True
+
+    def _estimate(self, calls: int) -> RowsEstimate:
+        """Return the estimated cost of so many questions, from a sample of those not asked."""
+        rows = self._table.order[~self._table.is_known[self._table.order]][:_SAMPLED]
+        sample = self._oracle.estimate(self._items[rows])
+        if sample is None or not len(rows):
+            return no_cost(self.rows)
+        return replace(scale_estimate(sample, calls), rows=self.rows)
+
+    def _pays(self, proxy: Proxy, rows: NDArray[np.intp], labels: NDArray[np.int8]) -> bool:
+        """
+        Return whether a paid proxy saves more than it costs, by its scores of the pilot.
+
+        Raises:
+            DeclinedError: it does, and the user declined the cost.
+            UsageError: it does, the cost is high, and the session is not interactive.
+        """
+        scores = np.sort(proxy.held_out(rows, labels))
+        known = proxy.held_out(rows, labels)
+        unknown = np.flatnonzero(self._table.labels == UNKNOWN)
+        if not len(unknown) or not len(rows):
+            return False
+        # The other rows have scores like those of the pilot.
+        spread = scores[np.linspace(0, len(scores) - 1, len(unknown)).astype(np.intp)]
+        probability = np.sort(calibrate(spread, known, labels))
+        _, saving = self._cascade.uncertain(Ranking(unknown, probability))
+        own = proxy.estimate()
+        each = self._oracle.estimate(self._items[unknown[:_SAMPLED]])
+        own_usd = 0.0 if own is None else own.cost_usd
+        each_usd = None if each is None or each.cost_usd is None else each.cost_usd / each.rows
+        if not own_usd or not each_usd:
+            return saving >= _LEAST_SAVING * len(unknown)
+        if saving * each_usd <= own_usd:
+            return False
+        total = own_usd + (len(unknown) - saving) * each_usd
+        if not self._is_allowed:
+            what = f"{own_usd / total:.0%} of it for scores by {proxy.name}"
+            self._allow(total, what)
+        return True
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the table."""
+        return len(self._frame)
+
+    @cached_property
+    def questions(self) -> int:
+        """The number of different questions."""
+        return len(np.unique(self._items))
+
+    @property
+    def asked(self) -> int:
+        """The number of questions that the oracle was asked."""
+        return self._oracle.calls + self._oracle.cached
+
+    @property
+    def labels(self) -> NDArray[np.int8]:
+        """The decision about each row that has a question; after an interrupt, the answers so far."""
+        if self._decisions is not None:
+            return self._decisions.labels
+        known = ~np.isin(self._items, self._oracle.not_asked(self._items))
+        labels = np.full(len(self._items), UNKNOWN, np.int8)
+        labels[known] = self._oracle.ask(self._items[known])
+        return labels
+
+    @property
+    def kept(self) -> NDArray[np.intp]:
+        """The positions of the rows of the result."""
+        kept: NDArray[np.intp] = self._positions[self.labels == YES]
+        return kept
+
+    def report(self) -> FilterReport:
+        """Return the report of this run."""
+        done, oracle, proxy = self._decisions, self._oracle, self._proxy
+        labels = self.labels
+        return FilterReport(
+            rows=self.rows,
+            kept=int((labels == YES).sum()),
+            missing=self.rows - len(labels),
+            failed=sum_failures(labels),
+            target=self._target,
+            bound={} if done is None else done.bound,
+            precision=None if done is None else done.precision,
+            recall=None if done is None else done.recall,
+            questions=self.questions,
+            asked=self.asked,
+            expected=None if self._plan is None else self._plan.calls,
+            oracle=oracle.name,
+            calls=oracle.calls,
+            cached=oracle.cached,
+            cost_usd=sum_known([oracle.cost_usd, 0.0 if proxy is None else proxy.cost_usd]),
+            proxy="none" if proxy is None else proxy.name,
+            proxy_quality=None if proxy is None else proxy.quality,
+            proxy_calls=0 if proxy is None else proxy.calls,
+            qualities=[] if proxy is None else proxy.qualities,
+            reason="" if done is None else self._reason(done),
+            warning="" if done is None else self._warning(done),
+            _decisions=self._row_decisions(labels),
+        )
+
+    def _reason(self, done: Decisions) -> str:
+        if self._proxy is not None or not len(self._items):
+            return done.reason
+        if self._is_worth_a_proxy:
+            return "Every row was asked, as proxy=None says."
+        return "Every row was asked, because the table is small."
+
+    def _warning(self, done: Decisions) -> str:
+        """Return a warning if returning nothing would keep the target too."""
+        answered = int(np.isin(done.labels, (YES, NO)).sum())
+        accuracy = self._target.accuracy
+        if accuracy is None or not answered:
+            return ""
+        positives = (
+            (done.labels == YES).sum() * done.precision.value / max(done.recall.value, 1e-9)
+        )
+        if positives > (1 - accuracy) * answered:
+            return ""
+        return (
+            f"Returning no rows would have an accuracy of about {1 - positives / answered:.3f}: "
+            "set precision and recall"
+        )
+
+    def _row_decisions(self, labels: NDArray[np.int8]) -> RowDecisions:
+        """Return the decision about each row of the table."""
+        done, at = self._decisions, self._positions
+        all_labels = np.full(self.rows, UNKNOWN, np.int8)
+        all_labels[at] = labels
+        sources = np.full(self.rows, MISSING, np.int8)
+        is_asked = labels != UNKNOWN if done is None else done.is_asked
+        from_oracle = np.where(self._oracle.is_cached[self._items], CACHE, ORACLE)
+        otherwise = 0 if done is None else PROXY
+        sources[at] = np.where(is_asked, from_oracle, otherwise)
+        scores = np.full(self.rows, np.nan)
+        if done is not None and self._proxy is not None:
+            scores[at] = done.probability
+        errors = {
+            int(position): self._oracle.errors[item]
+            for position, item in zip(at, self._items.tolist(), strict=True)
+            if item in self._oracle.errors
+        }
+        return RowDecisions(
+            labels=all_labels,
+            sources=sources,
+            scores=scores,
+            errors=errors,
+            index=self._frame.index,
+        )
