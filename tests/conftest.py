@@ -45,11 +45,16 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("here")
 
 
+# Benchmarks; installations; and what checks types and documentation, without running the package.
+_RUN_BY_NAME = ("benchmarks", "packaging", "platforms", "site", "typing")
+
+
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Benchmarks, packaging and platforms run where they are named: they take long, and alone."""
+    """Some folders run only where they are named: they take long, and some must run alone."""
     name = collection_path.name
     is_asked_for = any(f"tests/{name}" in argument for argument in config.args)
-    return True if name in ("benchmarks", "packaging", "platforms") and not is_asked_for else None
+    is_folder_of_tests = collection_path.parent == Path(__file__).parent
+    return True if is_folder_of_tests and name in _RUN_BY_NAME and not is_asked_for else None
 
 
 # What a test needs, by the fixtures it uses; whole modules have a ``pytestmark``.

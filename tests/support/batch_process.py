@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Literal
 
 from tests.support.batch_fakes import BatchFake
 from tests.support.serving import serving
@@ -42,11 +42,19 @@ class FakeProcess:
 
 
 @contextmanager
-def serving_apart(create: Callable[[], BatchFake]) -> Iterator[FakeProcess]:
-    """Serve the fake that ``create``, a function of a module, makes in a new process."""
-    context = multiprocessing.get_context("spawn")
+def serving_apart(
+    create: Callable[[], BatchFake], *, start_method: Literal["spawn", "fork"] = "spawn"
+) -> Iterator[FakeProcess]:
+    """
+    Serve the fake that ``create``, a function of a module, makes in a new process.
+
+    A fork starts without importing anything, but shares memory with this process.
+    """
+    context = multiprocessing.get_context(start_method)
     pipe, other = context.Pipe()
-    process = context.Process(target=_run, args=(create, other), daemon=True)
+    # A fork inherits this end too, and must close it: only then does it see that it was closed here.
+    inherited = pipe if start_method == "fork" else None
+    process = context.Process(target=_run, args=(create, other, inherited), daemon=True)
     process.start()
     other.close()
     try:
@@ -59,7 +67,11 @@ def serving_apart(create: Callable[[], BatchFake]) -> Iterator[FakeProcess]:
             process.join()
 
 
-def _run(create: Callable[[], BatchFake], pipe: Connection) -> None:
+def _run(
+    create: Callable[[], BatchFake], pipe: Connection, inherited: Connection | None
+) -> None:
+    if inherited is not None:
+        inherited.close()
     fake = create()
     with serving(fake) as server:
         pipe.send(server.url)

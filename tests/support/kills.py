@@ -14,6 +14,7 @@ import argparse
 import asyncio
 import functools
 import hashlib
+import importlib
 import json
 import mmap
 import os
@@ -265,9 +266,16 @@ class Trials:
         self._fake = fake
         self._clock = clock
         self._draw = draw
+        self._import()
         self._steps = self._count_steps()
         self._names = sorted(set(self._steps[0]))
         self._next = 0
+
+    def _import(self) -> None:
+        """Import what a run needs, which each fork would otherwise do again."""
+        with _folder() as folder:
+            work_of(self._known, self._fake.url, folder)
+        importlib.import_module("anyio._backends._asyncio")
 
     def _count_steps(self) -> tuple[list[str], float]:
         """Return the steps of a run that is not killed, and the seconds that it takes."""
@@ -401,7 +409,10 @@ def _add_error(folder: Path, text: str) -> None:
 
 @contextmanager
 def _folder() -> Iterator[Path]:
-    path = Path(tempfile.mkdtemp())
+    # In memory where that is possible: a killed process loses nothing that it has written, and
+    # each write to the journal waits for the disk.
+    memory = Path("/dev/shm")
+    path = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
     try:
         yield path
     finally:
@@ -441,7 +452,8 @@ def run_trials(
         with _folder() as folder:
             path = folder / "clock"
             clock = SharedClock(path)
-            with serving_apart(functools.partial(create_fake, name, path)) as fake:
+            create = functools.partial(create_fake, name, path)
+            with serving_apart(create, start_method="fork") as fake:
                 trials = Trials(KNOWN[name], fake, clock, draw)
                 number = 0
                 while tally.kills < kills * done / len(names):
