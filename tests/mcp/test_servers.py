@@ -1,7 +1,8 @@
 """
 The tools of a server that is written with the official package, called by a model.
 
-The server is a real process, which needs about a second to import the package.
+The server is a real process, which needs about a second to import the package. Where it does not
+matter how a server is written, `SIMPLE` is one that needs no package.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ from tests.support.servers import servers as model_servers
 from tests.support.serving import Says, chat_event, chat_stream
 
 ALL = ["stock", "photo", "environment", "fail", "long"]
+
+# A server with the tool "say", without a behaviour that is wrong.
+SIMPLE = "correct"
 
 
 def wanting(name: str, arguments: str) -> Says:
@@ -92,13 +96,13 @@ def test_a_tool_runs_only_with_permission(
     add_server: Any, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Unattended nothing runs; who is asked sees the whole call, and a refusal goes to the model."""
-    add_server()
+    add_server("shop", SIMPLE)
     with pytest.raises(errors.UsageError) as caught:
-        lm.ask('shop__stock("whale")', model="echo/echo", mcp=["shop"])
-    assert 'shop.stock:\n    product: "whale"' in str(caught.value)
-    assert caught.value.hint == "Allow it: %llm mcp allow shop stock"
-    with pytest.raises(errors.UsageError, match=r"shop\.stock") as caught:
-        shell.run_cell_magic("llm", "echo/echo --mcp shop", 'shop__stock("whale")')
+        lm.ask('shop__say("whale")', model="echo/echo", mcp=["shop"])
+    assert 'shop.say:\n    text: "whale"' in str(caught.value)
+    assert caught.value.hint == "Allow it: %llm mcp allow shop say"
+    with pytest.raises(errors.UsageError, match=r"shop\.say") as caught:
+        shell.run_cell_magic("llm", "echo/echo --mcp shop", 'shop__say("whale")')
     assert "--yes" in str(caught.value.hint)
     asked: list[str] = []
 
@@ -107,15 +111,13 @@ def test_a_tool_runs_only_with_permission(
         return "n" if len(asked) == 1 else "y"
 
     monkeypatch.setattr(current_host(), "ask", answer)
-    refused = lm.ask('shop__stock("whale")', model="echo/echo", mcp=["shop"])
+    refused = lm.ask('shop__say("whale")', model="echo/echo", mcp=["shop"])
     assert "did not allow" in refused.text
     assert approvals.allowed_digests("shop") == {}
-    allowed = asyncio.run(lm.aask('shop__stock("whale")', model="echo/echo", mcp=["shop"]))
-    assert '"pieces": 5' in allowed.text
-    assert (
-        asked[0] == 'The model wants to call shop.stock:\n    product: "whale"\nRun it? [y/N/all] '
-    )
-    assert list(approvals.allowed_digests("shop")) == ["stock"]
+    allowed = asyncio.run(lm.aask('shop__say("whale")', model="echo/echo", mcp=["shop"]))
+    assert "said whale" in allowed.text
+    assert asked[0] == 'The model wants to call shop.say:\n    text: "whale"\nRun it? [y/N/all] '
+    assert list(approvals.allowed_digests("shop")) == ["say"]
 
 
 def test_a_cell_shows_each_call(
@@ -138,7 +140,7 @@ def test_a_cell_shows_each_call(
 
 def test_a_call_to_a_function_ends_the_rounds_of_python(add_server: Any) -> None:
     """It is in the answer, as without servers; no server is asked."""
-    add_server(allow=ALL)
+    add_server("shop", SIMPLE, allow=["say"])
 
     def weather(city: str) -> str:
         """The weather."""
@@ -150,8 +152,8 @@ def test_a_call_to_a_function_ends_the_rounds_of_python(add_server: Any) -> None
 
 def test_a_replay_needs_no_server(add_server: Any, shell: InteractiveShell) -> None:
     """Permission and the settings of the server are not needed either: nothing runs."""
-    pid_file = add_server(allow=["stock"])
-    cell = ("llm", "echo/echo --mcp shop -o ans", 'shop__stock("whale")')
+    pid_file = add_server("shop", SIMPLE, allow=["say"])
+    cell = ("llm", "echo/echo --mcp shop -o ans", 'shop__say("whale")')
     lm.config.record = "answers.jsonl"
     shell.run_cell_magic(*cell)
     recorded = shell.user_ns["ans"].text
@@ -170,11 +172,11 @@ def test_a_replay_needs_no_server(add_server: Any, shell: InteractiveShell) -> N
 
 def test_a_server_ends_with_the_session(add_server: Any) -> None:
     """Also one that ends between two prompts is started again."""
-    pid_file = add_server(allow=ALL)
+    pid_file = add_server("shop", SIMPLE, allow=["say"])
     lm.ask("hi", model="echo/echo", mcp="shop")
     first = int(pid_file.read_text())
     psutil.Process(first).kill()
-    lm.ask('shop__stock("a")', model="echo/echo", mcp="shop")
+    lm.ask('shop__say("a")', model="echo/echo", mcp="shop")
     second = int(pid_file.read_text())
     assert first != second
     bridge.run(servers.close())
