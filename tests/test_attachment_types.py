@@ -117,13 +117,13 @@ def test_a_zip_archive_is_named_as_one(tmp_path: Path) -> None:
     path = tmp_path / "table.xlsx"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("xl/workbook.xml", "")
-    with pytest.raises(AttachmentError, match=r"table\.xlsx is not supported \(application/zip\)"):
+    with pytest.raises(AttachmentError, match=r"table\.xlsx .*application/zip"):
         load_attachment(path)
 
 
 def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     """Missing ones, folders, and those that are too large, of which nothing is read."""
-    with pytest.raises(AttachmentError, match=r"Could not read the file .*no\.pdf: No such file"):
+    with pytest.raises(AttachmentError, match=r"no\.pdf"):
         load_attachment(tmp_path / "no.pdf")
     with pytest.raises(AttachmentError, match="not a regular file"):
         load_attachment(tmp_path)
@@ -132,7 +132,7 @@ def test_files_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     large = tmp_path / "large.pdf"
     with large.open("wb") as file:
         file.truncate(MAX_FILE_BYTES + 1)
-    with pytest.raises(AttachmentError, match=r"large\.pdf is too large: 100\.0 MB"):
+    with pytest.raises(AttachmentError, match=r"large\.pdf .*100\.0 MB"):
         load_attachment(large)
 
 
@@ -162,7 +162,7 @@ def test_text_is_decoded_by_its_byte_order_mark(encoding: str) -> None:
 def test_a_document_is_either_bytes_or_an_address() -> None:
     """As an image."""
     for data, url in ((b"", ""), (b"a", "https://a.example")):
-        with pytest.raises(AttachmentError, match="either data or url"):
+        with pytest.raises(AttachmentError, match="data or url"):
             Document(data=data, media_type=PDF, url=url)
-    with pytest.raises(AttachmentError, match=r"cannot fetch https://a\.example"):
+    with pytest.raises(AttachmentError, match=r"https://a\.example"):
         Document(media_type=PDF, url="https://a.example").base64  # noqa: B018

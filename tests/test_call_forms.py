@@ -26,9 +26,9 @@ def test_the_model_may_be_the_second_argument() -> None:
 
 def test_errors_about_arguments_name_the_public_function() -> None:
     """And not the private one that implements it."""
-    with pytest.raises(TypeError, match=r"^ask\(\) takes from 0 to 2"):
+    with pytest.raises(TypeError, match=r"^ask\(\)"):
         lm.ask("hi", "echo/echo", "what else")  # type: ignore[call-arg]
-    with pytest.raises(TypeError, match=r"^bench\(\) got multiple values for argument 'models'"):
+    with pytest.raises(TypeError, match=r"^bench\(\) .*'models'"):
         lm.bench("hi", "echo/echo", models="echo/echo")  # type: ignore[misc]
 
 

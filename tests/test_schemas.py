@@ -129,7 +129,7 @@ def test_an_answer_that_fits(value: Any, spec: Any, expected: Any) -> None:
 )
 def test_an_answer_that_does_not_fit(value: Any, spec: Any, where: str) -> None:
     """The error says where."""
-    with pytest.raises(errors.ParseError, match="does not match") as caught:
+    with pytest.raises(errors.ParseError) as caught:
         validate_answer(value, spec)
     assert where in str(caught.value)
 

@@ -188,7 +188,7 @@ def test_extras_are_dictionaries(wrong: dict[str, Any]) -> None:
 @pytest.mark.parametrize("name", ["Host", " hOST "])
 def test_a_call_is_not_sent_to_another_host(name: str) -> None:
     """The parameters may be from a file of others, and a server may forward the user's key."""
-    with pytest.raises(ConfigurationError, match="cannot contain Host"):
+    with pytest.raises(ConfigurationError, match="Host"):
         ModelParameters(extra_headers={name: "evil.example"})
 
 

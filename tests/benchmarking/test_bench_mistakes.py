@@ -255,9 +255,9 @@ def test_what_nobody_expected_is_not_wrong(missing: Any) -> None:
 
 def test_expected_that_fits_no_prompt_is_a_slip() -> None:
     """Nor does a set, which has no order."""
-    with pytest.raises(UsageError, match="none of the prompts"):
+    with pytest.raises(UsageError, match="prompts"):
         lm.compare(["a"], "echo/echo", expected={"b": "a"}, score="exact")
-    with pytest.raises(UsageError, match="cannot be a set"):
+    with pytest.raises(UsageError, match=r"\bset\b"):
         lm.compare(["a", "b"], "echo/echo", expected={"a", "b"}, score="exact")
     with pytest.raises(UsageError, match="expected"):
         lm.compare(["a"], "echo/echo").scored("exact")

@@ -145,12 +145,12 @@ def test_a_service_without_log_probabilities_is_an_error(service: Sure) -> None:
     """No confidence is made up, and no column is written."""
     service.is_plain = True
     frame = pd.DataFrame({"text": ["0.8 of praise"]})
-    with pytest.raises(errors.UnsupportedError, match="does not return log probabilities"):
+    with pytest.raises(errors.UnsupportedError, match="log prob"):
         frame.llm.classify("text", LABELS, confidence=True)
     lm.config.providers = {
         "other": {"type": "anthropic", "base_url": "http://127.0.0.1:9", "api_key": "k"}
     }
-    with pytest.raises(errors.UnsupportedError, match="does not return log probabilities"):
+    with pytest.raises(errors.UnsupportedError, match="log prob"):
         lm.classify(["x"], LABELS, confidence=True, model="other/m")
 
 

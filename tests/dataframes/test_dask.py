@@ -227,7 +227,7 @@ def test_rows_are_asked_about_by_the_workers(cluster: Any) -> None:
         assert labels.cat.categories.tolist() == ["good", "bad"]
         assert frame["text"].llm.classify(["good", "bad"]).compute().tolist() == ["good"] * 20
         assert frame["text"].llm.prompt("{{ text }}").compute().iloc[0] == "said: text 0"
-        with pytest.raises(errors.UsageError, match="before it is computed"):
+        with pytest.raises(errors.UsageError, match="dry_run"):
             frame.llm.prompt("{{ text }}", dry_run=True)
 
 

@@ -394,7 +394,7 @@ def test_a_plot_shows_its_steps_and_removes_them(monkeypatch: pytest.MonkeyPatch
 def test_without_scikit_learn_nothing_is_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The error, which has the line that installs it, comes before any text is sent."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    with pytest.raises(errors.UsageError, match="needs scikit-learn") as caught:
+    with pytest.raises(errors.UsageError, match="scikit-learn") as caught:
         lm.plot(["one", "two"], model="echo/there-is-no-such-model")
     assert 'pip install "jupyter-llm-magics[plots]"' in str(caught.value.hint)
 

@@ -60,7 +60,7 @@ def test_bytes_and_lists_are_attached(folder: Path) -> None:
     frame = pd.DataFrame({"data": [text], "files": [np.array(["a.pdf", None], dtype=object)]})
     answers = frame.llm.prompt("Who?", model=MODEL, attachments=["data", "files"])
     assert answers["answer"].iloc[0].index("Bob") < answers["answer"].iloc[0].index("Ada")
-    with pytest.raises(UsageError, match=r"Row 0 has no file to attach, but float: 1\.5"):
+    with pytest.raises(UsageError, match=r"Row 0 .* 1\.5"):
         ask([1.5])
 
 
@@ -97,7 +97,7 @@ def test_a_path_outside_of_the_folder_is_refused(folder: Path, path: str) -> Non
     sent = len(lm.runs())
     if path.startswith("~") or (sys.platform == "win32" and "link" in path):
         path = f"../{path}"
-    with pytest.raises(UsageError, match="Row 1 has a path outside of"):
+    with pytest.raises(UsageError, match=r"Row 1 .* outside"):
         ask(["a.pdf", path])
     assert len(lm.runs()) == sent
 
@@ -110,7 +110,7 @@ def test_a_folder_can_be_named(folder: Path) -> None:
         ask(["../a.pdf"], attachments_root=folder / "sub")
     with pytest.raises(UsageError, match="does not exist"):
         ask(["a.pdf"], attachments_root="missing")
-    with pytest.raises(UsageError, match="Invalid value for attachments_root"):
+    with pytest.raises(UsageError, match="attachments_root"):
         ask(["a.pdf"], attachments_root="a\0b")
 
 
@@ -126,7 +126,7 @@ def test_a_hidden_file_is_refused(folder: Path, path: str) -> None:
         else:
             (folder / path).symlink_to(folder / ".env")
     sent = len(lm.runs())
-    with pytest.raises(UsageError, match="Row 1 has a hidden file or folder in its path"):
+    with pytest.raises(UsageError, match=r"Row 1 .* hidden"):
         ask(["a.pdf", path])
     assert len(lm.runs()) == sent
     answers = ask(["key"], attachments_root=".ssh")
@@ -162,14 +162,14 @@ def test_only_paths_and_addresses_of_the_web_mean_something(folder: Path, path: 
 @pytest.mark.parametrize("path", ["a\0b", "\0"])
 def test_an_invalid_path_is_refused(folder: Path, path: str) -> None:
     """With its row."""
-    with pytest.raises(UsageError, match="Row 0 has an invalid path"):
+    with pytest.raises(UsageError, match="Row 0"):
         ask([path])
 
 
 @pytest.mark.parametrize("address", ["https://a.example/b.pdf", " HTTP://169.254.169.254/a.png"])
 def test_an_address_is_refused(folder: Path, address: str) -> None:
     """The service would fetch it, and the answer could reveal its content."""
-    with pytest.raises(UsageError, match="Row 0 has an address") as caught:
+    with pytest.raises(UsageError, match="Row 0") as caught:
         ask([address])
     assert "allow_urls=True" in str(caught.value.hint)
 
@@ -189,7 +189,7 @@ def test_a_file_that_cannot_be_read_fails_its_row(folder: Path) -> None:
     assert list(failed.index) == [1, 2]
     assert "broken.pdf is not a valid PDF file" in failed["error"].iloc[0]
     assert "missing.pdf: No such file" in failed["error"].iloc[1]
-    with pytest.raises(AttachmentError, match="not a valid PDF file"):
+    with pytest.raises(AttachmentError, match=r"broken\.pdf"):
         ask(["broken.pdf"], on_error="raise")
 
 
@@ -248,7 +248,7 @@ def test_the_column_of_files_is_not_overwritten(folder: Path) -> None:
 def test_other_methods_name_the_one_that_takes_files(folder: Path) -> None:
     """Extraction from files is a prompt with a schema."""
     frame = pd.DataFrame({"file": ["a.pdf"]})
-    with pytest.raises(UsageError, match="attachments is not supported here") as caught:
+    with pytest.raises(UsageError, match="attachments") as caught:
         frame.llm.extract("file", "name", attachments="file")
     assert "also take a schema" in str(caught.value.hint)
 

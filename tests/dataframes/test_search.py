@@ -54,7 +54,7 @@ def test_in_another_order_it_is_a_copy(frame: pd.DataFrame) -> None:
 @pytest.mark.parametrize("wrong", [[[1.0], [1.0, 2.0]], [1.0, 2.0], [], [None]])
 def test_what_is_no_column_of_vectors_is_refused(wrong: Any) -> None:
     """With how to make one."""
-    with pytest.raises(errors.UsageError, match="column of vectors"):
+    with pytest.raises(errors.UsageError, match="vectors"):
         lm.matrix(wrong)
 
 
@@ -102,7 +102,7 @@ def test_rows_near_a_text(frame: pd.DataFrame) -> None:
     assert by_vector.index.tolist() == found.index.tolist()
     with pytest.raises(errors.UsageError, match="dimensions"):
         frame.llm.nearest([1.0, 2.0])
-    with pytest.raises(errors.UsageError, match="no column 'vectr'"):
+    with pytest.raises(errors.UsageError, match="vectr"):
         frame.llm.nearest("x", on="vectr")
 
 
@@ -160,7 +160,7 @@ def test_nearest_of_labels_that_occur_twice(frame: pd.DataFrame) -> None:
 @pytest.mark.parametrize("k", [0, -1, 2.5, "3"])
 def test_how_many_is_a_number(frame: pd.DataFrame, k: Any) -> None:
     """One or more."""
-    with pytest.raises(errors.UsageError, match="value for k"):
+    with pytest.raises(errors.UsageError, match=r"\bk\b"):
         frame.llm.nearest("x", k=k)
 
 

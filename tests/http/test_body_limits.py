@@ -101,7 +101,7 @@ def test_a_line_without_end_is_not_read_for_ever(
 ) -> None:
     """16 MB of it, and no more."""
     body = endless(monkeypatch, head, piece, content_type=content_type)
-    with pytest.raises(errors.ProviderError, match="larger than 16 MB") as caught:
+    with pytest.raises(errors.ProviderError, match="16 MB") as caught:
         asked(chat, provider)
     assert body.sent < 17 * MB
     assert "max_line_mb" in str(caught.value.hint)
@@ -120,7 +120,7 @@ def test_a_stream_without_end_is_not_read_for_ever(monkeypatch: pytest.MonkeyPat
     """However short its lines are: comments, empty events, words."""
     for piece in (b": ping\n\n" * 1000, b"data: {}\n\n" * 1000, chat_event("x") * 1000):
         body = endless(monkeypatch, b"", piece, content_type=SSE)
-        with pytest.raises(errors.ProviderError, match=r"larger than 0\.4 MB"):
+        with pytest.raises(errors.ProviderError, match=r"0\.4 MB"):
             asked(chat, max_response_mb=0.4)
         assert body.sent < MB
 
@@ -151,7 +151,7 @@ def test_a_whole_answer_without_end_is_not_read_for_ever(
     """Of every kind."""
     provider, use = ASKED[what]
     body = endless(monkeypatch, b'{"data": "', b"x" * 65536, content_type=JSON)
-    with pytest.raises(errors.ProviderError, match="larger than 3 MB"):
+    with pytest.raises(errors.ProviderError, match="3 MB"):
         asked(use, provider, max_response_mb=3)
     assert body.sent < 4 * MB
 
@@ -168,7 +168,7 @@ def test_a_picture_fetched_by_address_is_bounded(monkeypatch: pytest.MonkeyPatch
         )
 
     monkeypatch.setattr(client, "_create_transport", lambda url: httpx.MockTransport(answer))
-    with pytest.raises(errors.ProviderError, match="larger than 3 MB"):
+    with pytest.raises(errors.ProviderError, match="3 MB"):
         asked(ASKED["a picture"][1], max_response_mb=3)
     assert body.sent < 4 * MB
 
@@ -317,7 +317,7 @@ def test_a_line_within_the_limit_is_a_line() -> None:
         lm.config.providers = {"lab": lab}
         assert len(lm.ask("hi", model="lab/m").text) == 3 * MB + 3
         lm.config.max_line_mb = 2
-        with pytest.raises(errors.ProviderError, match="larger than 2 MB"):
+        with pytest.raises(errors.ProviderError, match="2 MB"):
             lm.ask("hello", model="lab/m")
 
 

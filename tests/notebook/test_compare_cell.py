@@ -224,7 +224,7 @@ def test_a_schema_is_for_one_model(shell: InteractiveShell) -> None:
     """It would not be checked for several, which is said instead."""
     with pytest.raises(errors.UsageError, match="one model"):
         shell.run_cell_magic("llm", 'echo/echo echo/lorem --schema "name"', "hi")
-    with pytest.raises(errors.UsageError, match="schema is not supported here"):
+    with pytest.raises(errors.UsageError, match="schema"):
         lm.compare(["hi"], ["echo/echo"], schema="name")
 
 

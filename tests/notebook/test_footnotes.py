@@ -249,7 +249,7 @@ def test_a_dry_run_names_the_searches(
     lm.config.prices = {MODEL: PRICE}
     shell.run_cell_magic("llm", "--search --dry-run", "hi")
     assert "[search] the model may search the web: about 5 searches" in capsys.readouterr().out
-    with pytest.raises(errors.UnsupportedError, match="does not search the web"):
+    with pytest.raises(errors.UnsupportedError, match="search"):
         shell.run_cell_magic("llm", "echo/echo --search --dry-run", "hi")
     assert not claude.asked
 
@@ -327,11 +327,11 @@ def test_an_answer_without_a_search_is_a_warning(claude: Server) -> None:
 
 def test_search_is_true_or_false(shell: InteractiveShell) -> None:
     """Other values and misspelled names are errors."""
-    with pytest.raises(errors.ConfigurationError, match="Invalid value 'yes' for search"):
+    with pytest.raises(errors.ConfigurationError, match="'yes'"):
         lm.ask("hi", search="yes")
-    with pytest.raises(errors.UsageError, match="Unknown parameter: serach"):
+    with pytest.raises(errors.UsageError, match="serach"):
         lm.ask("hi", serach=True)
-    with pytest.raises(errors.UnsupportedError, match="does not search the web") as caught:
+    with pytest.raises(errors.UnsupportedError, match="search") as caught:
         lm.ask("hi", search=True)
     assert "anthropic, gemini, openai, openrouter, perplexity, xai" in str(caught.value.hint)
 

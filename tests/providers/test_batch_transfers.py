@@ -57,7 +57,7 @@ def test_the_total_timeout_and_the_total_size_do_not_end_a_download() -> None:
 
 def test_a_line_without_an_end_is_an_error() -> None:
     """The limit of a line still holds: a service cannot fill the memory."""
-    with pytest.raises(ProviderError, match="A line of the answer is larger than 1 MB"):
+    with pytest.raises(ProviderError, match="1 MB"):
         download(Says([b"a" * 400_000] * 4), max_line_mb=1)
 
 
@@ -253,7 +253,7 @@ def test_counts_are_read_from_numbers_and_text(value: Any, count: int) -> None:
 @pytest.mark.parametrize("value", [None, "", 5, ".", "..", "a b", "a\x1b[31m", "é", "a" * 501])
 def test_an_identifier_that_leads_elsewhere_is_invalid(value: Any) -> None:
     """It is a part of addresses, and is displayed."""
-    with pytest.raises(TypeError, match="an invalid identifier"):
+    with pytest.raises(TypeError, match="identifier"):
         parse_identifier(value)
 
 

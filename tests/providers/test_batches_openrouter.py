@@ -110,7 +110,7 @@ def test_results_are_gone_after_30_days(one: Running, tmp_path: Path) -> None:
     async def use(service: BatchService) -> None:
         await results_of(service, job_id)
 
-    with pytest.raises(ResultsGoneError, match="no longer has"):
+    with pytest.raises(ResultsGoneError):
         one.run(use)
     one.fake.jobs[job_id].deleted = True
     gone = JobStatus(id=job_id, state="ended", outcome="completed", results=(job_id,))

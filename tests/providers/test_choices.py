@@ -125,7 +125,7 @@ def test_an_invalid_reply_is_an_error_of_the_provider() -> None:
         async def __call__(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
             return {} if path == "/completion" else await super().__call__(path, body)
 
-    with pytest.raises(errors.ProviderError, match="local/m sent an invalid response"):
+    with pytest.raises(errors.ProviderError, match="local/m"):
         score(Broken(), ["a", "b"])
 
 
@@ -139,7 +139,7 @@ def test_wrong_choices_are_an_error(wrong: Any) -> None:
 
 def test_a_provider_that_cannot_score_says_so(own_settings: None) -> None:
     """Only ``local`` can."""
-    with pytest.raises(errors.UnsupportedError, match="does not score choices"):
+    with pytest.raises(errors.UnsupportedError, match="choices"):
         lm.ask("hi", "echo/echo", choices=["a", "b"])
 
 

@@ -123,9 +123,7 @@ def test_without_a_sign_in_to_azure(monkeypatch: pytest.MonkeyPatch, tmp_path: P
     monkeypatch.setenv("AZURE_TOKEN_CREDENTIALS", "AzureCliCredential")
     install_az(tmp_path, "ERROR: Please run 'az login' to setup account.", 1)
     with serving(Service(TOKEN)) as server:
-        with pytest.raises(
-            errors.AuthenticationError, match="openai: token_provider entra"
-        ) as caught:
+        with pytest.raises(errors.AuthenticationError, match="token_provider entra") as caught:
             listed(server, "entra")
         assert server.asked == []
     assert "az login" in str(caught.value.hint)
@@ -238,7 +236,7 @@ def test_an_invalid_key_of_aws_is_replaced(monkeypatch: pytest.MonkeyPatch) -> N
         set_aws(monkeypatch, later)
         assert await made.list_models()
         bedrock.credentials = {}
-        with pytest.raises(errors.AuthenticationError, match="rejected the token of token_provider aws") as caught:  # fmt: skip
+        with pytest.raises(errors.AuthenticationError, match="token_provider aws") as caught:  # fmt: skip
             await made.list_models()
         assert "aws sso login" in str(caught.value.hint)
         await made.close()

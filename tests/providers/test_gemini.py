@@ -308,7 +308,7 @@ def test_every_level_of_thinking(model: str, reasoning: bool | str | None) -> No
 def test_a_level_that_a_model_lacks() -> None:
     """The error lists those that it has; a level of another service is passed on."""
     asked = ModelParameters(reasoning="medium")
-    with pytest.raises(errors.UnsupportedError, match="does not support") as caught:
+    with pytest.raises(errors.UnsupportedError) as caught:
         wire.build_request(HI, "gemini-3-pro-preview", asked)
     assert caught.value.hint == "Use one of: low, high."
     config = wire.build_request(HI, "gemini-5-x", ModelParameters(reasoning="high"))

@@ -389,16 +389,14 @@ def test_a_slow_function_does_not_block_the_event_loop() -> None:
 
 def test_a_key_and_an_identity_are_refused_together() -> None:
     """The error names both settings, and shows neither."""
-    with pytest.raises(
-        errors.ConfigurationError, match="both api_key and token_provider"
-    ) as caught:
+    with pytest.raises(errors.ConfigurationError, match=r"api_key.*token_provider") as caught:
         create_provider("openai", base_url="http://x", api_key=CANARY, token_provider="entra")
     assert CANARY not in f"{caught.value} {caught.value.hint}"
 
 
 def test_a_user_in_the_address_is_refused_together_with_an_identity() -> None:
     """Both would be sent in the same header."""
-    with pytest.raises(errors.ConfigurationError, match="both a user in base_url") as caught:
+    with pytest.raises(errors.ConfigurationError, match="base_url") as caught:
         create_provider("openai", base_url=f"http://bob:{CANARY}@x", token_provider="entra")
     assert CANARY not in f"{caught.value} {caught.value.hint}"
 

@@ -179,7 +179,7 @@ def test_a_gguf_that_llama_cpp_refuses(local: LocalProvider) -> None:
     """The right magic and nothing behind it: llama.cpp's own reason, and no engine left."""
     Path("hollow.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
     before = len(engines_of(os.getpid()))
-    with pytest.raises(errors.WeightsError, match=r"could not load hollow\.gguf"):
+    with pytest.raises(errors.WeightsError, match=r"hollow\.gguf"):
         asyncio.run(local.generate_chat(HI, "./hollow.gguf", ModelParameters()))
     assert len(engines_of(os.getpid())) == before
 
@@ -337,9 +337,7 @@ def test_each_error_has_its_class(
 def test_nobody_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused connection says where nobody answered."""
     provider = answered_by("http://127.0.0.1:9", monkeypatch)
-    with pytest.raises(
-        errors.ConnectionError, match=r"Could not connect to http://127\.0\.0\.1:9"
-    ):
+    with pytest.raises(errors.ConnectionError, match=r"http://127\.0\.0\.1:9"):
         asyncio.run(provider.generate_chat(HI, "m", ModelParameters()))
 
 
@@ -435,7 +433,7 @@ def test_a_model_whose_template_knows_no_tools_says_so(local: LocalProvider) -> 
         return await local.generate_chat(HI, "smollm2-135m", parameters)
 
     for choice in (None, "required"):
-        with pytest.raises(errors.UnsupportedError, match="cannot call tools") as caught:
+        with pytest.raises(errors.UnsupportedError, match="tools") as caught:
             asyncio.run(ask(choice))
         assert "schema" in str(caught.value.hint)
     asyncio.run(ask("none"))

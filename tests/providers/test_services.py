@@ -505,7 +505,7 @@ def test_a_part_in_a_project_needs_trust(
     project = f"providers: {{{name}: {{{part.name}: {value}{rest}}}}}"
     (tmp_path / "llm_magics.yaml").write_text(project)
     own = Session(Config(tmp_path, {}))
-    with pytest.raises(errors.ConfigurationError, match="would be sent there") as caught:
+    with pytest.raises(errors.ConfigurationError) as caught:
         own.provider(name)
     assert "a-key-of-the-user" not in f"{caught.value} {caught.value.hint}"
 

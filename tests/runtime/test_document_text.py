@@ -118,7 +118,7 @@ def count_steps(work: Callable[[], object]) -> int:
 
 def test_a_pdf_with_a_password_is_refused() -> None:
     """One with an empty password can be read."""
-    with pytest.raises(AttachmentError, match=r"report\.pdf is encrypted") as caught:
+    with pytest.raises(AttachmentError, match="encrypted") as caught:
         read_pages(pdf(["a"], password="secret"))
     assert caught.value.hint == "Save a copy without a password, and attach that."
     opened = pdf(["Hello"], password="")
@@ -155,9 +155,7 @@ def test_a_damaged_file_after_an_encrypted_one_is_damaged() -> None:
 
 def test_a_pdf_with_2000_pages_is_refused() -> None:
     """Before any page is read."""
-    with pytest.raises(
-        AttachmentError, match="has 2,000 pages, and at most 1,000 can be"
-    ) as caught:
+    with pytest.raises(AttachmentError, match="2,000 pages") as caught:
         read_pages(pdf([BLANK] * 2000))
     assert caught.value.hint == "Split it, and attach the part that you need."
 
@@ -168,7 +166,7 @@ def test_a_file_that_unpacks_to_gigabytes_is_refused(monkeypatch: pytest.MonkeyP
     file = io.BytesIO(write_docx(paragraph("a")))
     with zipfile.ZipFile(file, "a", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("word/media/zeros.bin", bytes(2_000_000))
-    with pytest.raises(AttachmentError, match="unpacks to 2 MB"):
+    with pytest.raises(AttachmentError, match="2 MB"):
         read_pages(Document(data=file.getvalue(), media_type=DOCX))
 
 
@@ -205,7 +203,7 @@ def test_too_much_text_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """No model reads it."""
     monkeypatch.setattr(document_text, "_MAX_CHARACTERS", 5)
     for document in (pdf(["abc", "def"]), Document(data=b"abcdef", media_type=PLAIN)):
-        with pytest.raises(AttachmentError, match="more than 5 characters of text"):
+        with pytest.raises(AttachmentError, match="5 characters"):
             read_pages(document)
 
 

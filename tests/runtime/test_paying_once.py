@@ -358,7 +358,7 @@ def test_fewer_dimensions_and_prefixes_are_other_vectors(service: Embedder) -> N
     assert len(service.paid) == 3
     with pytest.raises(errors.UnsupportedError, match="shorten"):
         lm.embed(["a"], model="echo/echo", dimensions=4)
-    with pytest.raises(errors.UsageError, match="value for dimensions"):
+    with pytest.raises(errors.UsageError, match="dimensions"):
         lm.embed(["a"], dimensions=0)
     frame = pd.DataFrame({"text": ["a"]}).llm.embed("text", prefix="query: ", dimensions=None)
     assert len(service.paid) == 3

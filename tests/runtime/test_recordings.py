@@ -133,7 +133,7 @@ def test_the_magics(shell: InteractiveShell, capsys: pytest.CaptureFixture[str])
     shell.run_cell_magic("llm", "-o third", "hello you")
     assert not shell.user_ns["third"].cached
     assert "Replay is off" in capsys.readouterr().out
-    with pytest.raises(errors.ConfigurationError, match="No recording at"):
+    with pytest.raises(errors.ConfigurationError, match=r"no-such\.jsonl"):
         shell.run_line_magic("llm", "replay no-such.jsonl")
     shell.run_cell_magic("llm", "-o fourth", "still here")
     assert shell.user_ns["fourth"].text == "still here"

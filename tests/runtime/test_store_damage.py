@@ -457,7 +457,7 @@ def test_nothing_is_deleted_in_a_folder_that_a_project_chose(
     stored = sorted(Path("there").rglob("*.rows"))
     assert stored
     for line in ["cache clear vectors", *(["cache clear"] if key == "cache_dir" else [])]:
-        with pytest.raises(errors.ConfigurationError, match="have not trusted"):
+        with pytest.raises(errors.ConfigurationError, match="trusted"):
             shell.run_line_magic("llm", line)
     assert sorted(Path("there").rglob("*.rows")) == stored
     shell.run_line_magic("llm", "trust")

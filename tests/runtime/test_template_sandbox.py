@@ -262,7 +262,7 @@ class Client:
 @pytest.mark.parametrize("orient", ["records", "split", "table", "index"])
 def test_json_of_a_table_holds_no_attributes(frame: pd.DataFrame, orient: str) -> None:
     """Of objects in its cells or among its labels, of which pandas writes all."""
-    with pytest.raises(TemplateError, match="contains a Client"):
+    with pytest.raises(TemplateError, match="Client"):
         foreign("{{ df.to_json(orient='" + orient + "') }}", df=frame)
 
 
@@ -271,7 +271,7 @@ def test_the_time_of_a_rendering_is_limited(monkeypatch: pytest.MonkeyPatch) -> 
     text = "{% for a in range(500) %}{% for b in range(500) %}{% endfor %}{% endfor %}."
     assert foreign(text) == "."
     monkeypatch.setattr(budget, "MAX_SECONDS", -1.0)
-    with pytest.raises(TemplateError, match="takes too long"):
+    with pytest.raises(TemplateError, match="long"):
         foreign(text)
     assert render(text, {}) == "."
 
@@ -343,7 +343,7 @@ def test_history_by_another_name_is_no_data(shell: InteractiveShell) -> None:
     """`h = In` does not make the notebook's source data of the user's."""
     write("{{ h }}")
     shell.run_cell("h = In")
-    with pytest.raises(LLMError, match="variable h "):
+    with pytest.raises(LLMError, match=r"\bh\b"):
         shell.run_cell_magic("llm", "echo/echo -t file", "\n")
 
 

@@ -177,7 +177,7 @@ def test_a_hyphen_in_a_providers_name_is_an_underscore_in_its_variables(tmp_path
 def test_a_broken_pyproject_with_our_table_is_named(tmp_path: Path) -> None:
     """It is ours as well, and would be ignored in silence."""
     (tmp_path / "pyproject.toml").write_text("[tool.llm_magics]\nmodel = ")
-    with pytest.raises(ConfigurationError, match=r"Could not read .*pyproject\.toml"):
+    with pytest.raises(ConfigurationError, match=r"pyproject\.toml"):
         Config(tmp_path, {}).get("model")
 
 

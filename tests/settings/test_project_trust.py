@@ -396,7 +396,7 @@ def test_no_token_goes_where_a_project_says(
     name = "vertex" if "vertex" in project else "openai"
     if identity:
         lm.config.set("providers.openai.token_provider", identity)
-    with pytest.raises(errors.ConfigurationError, match="a token of your identity") as caught:
+    with pytest.raises(errors.ConfigurationError, match="identity") as caught:
         session.provider(name)
     assert str(file) in str(caught.value)
     assert "%llm trust" in str(caught.value.hint)
@@ -405,7 +405,7 @@ def test_no_token_goes_where_a_project_says(
     file.write_text(project.replace("aws", "entra").replace("evil", "worse"))
     lm.config.reload()
     if "token_provider" in project or "evil" in project:
-        with pytest.raises(errors.ConfigurationError, match="a token of your identity"):
+        with pytest.raises(errors.ConfigurationError, match="identity"):
             session.provider(name)
 
 
@@ -429,7 +429,7 @@ def test_a_function_is_not_used_at_the_address_of_a_project(tmp_path: Path) -> N
         return CANARY
 
     lm.config.set("providers.openai.token_provider", own_token)
-    with pytest.raises(errors.ConfigurationError, match=r"own_token\)\) would be sent there"):
+    with pytest.raises(errors.ConfigurationError, match="own_token"):
         lm.ask("hi", model="openai/gpt-test")
     assert not called
 
@@ -440,14 +440,12 @@ def test_a_key_is_not_typed_for_an_identity(
     """The error says how to sign in, and how to use a key instead; the key is not asked for."""
     types(monkeypatch, CANARY)
     shell.run_line_magic("llm", "config providers.openai.token_provider entra")
-    with pytest.raises(
-        errors.UsageError, match="openai signs in by token_provider entra"
-    ) as caught:
+    with pytest.raises(errors.UsageError, match="token_provider entra") as caught:
         shell.run_line_magic("llm", "key openai")
     assert "az login" in str(caught.value.hint)
     assert "%llm config providers.openai.token_provider none" in str(caught.value.hint)
     assert not own_keyring.kept
-    with pytest.raises(errors.UsageError, match="vertex signs in by") as vertex:
+    with pytest.raises(errors.UsageError, match="vertex") as vertex:
         shell.run_line_magic("llm", "key vertex")
     assert "gcloud" in str(vertex.value.hint)
     shell.run_line_magic("llm", "config providers.openai.token_provider none")
@@ -497,7 +495,7 @@ def test_a_host_in_the_headers_of_a_project_needs_trust(
     project.write_text(f"providers: {{groq: {{{settings}}}}}")
     monkeypatch.setenv("GROQ_API_KEY", CANARY)
     lm.config.reload()
-    with pytest.raises(errors.ConfigurationError, match=r"address of groq to evil\.example"):
+    with pytest.raises(errors.ConfigurationError, match=r"evil\.example"):
         session.provider("groq")
     found = credentials.find_project_file(lm.config)
     assert found is not None

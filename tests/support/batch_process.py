@@ -67,9 +67,7 @@ def serving_apart(
             process.join()
 
 
-def _run(
-    create: Callable[[], BatchFake], pipe: Connection, inherited: Connection | None
-) -> None:
+def _run(create: Callable[[], BatchFake], pipe: Connection, inherited: Connection | None) -> None:
     if inherited is not None:
         inherited.close()
     fake = create()

@@ -316,7 +316,7 @@ def test_tool_calls_are_put_together(pieces: list[Any], expected: list[Any]) -> 
 def test_arguments_that_are_no_object_are_said_so() -> None:
     """Nothing means nothing given; broken text can still be read."""
     assert ToolCall("a", "f", "").arguments == {}
-    with pytest.raises(ParseError, match="not a JSON object"):
+    with pytest.raises(ParseError):
         ToolCall("a", "f", "[1]").arguments  # noqa: B018
 
 

@@ -100,7 +100,7 @@ def test_options_make_other_vectors(world: World) -> None:
     call = run(jobs_of(TEXTS[:1], EmbedOptions(dimensions=4)))
     assert call.results.matrix.shape == (1, 4)
     assert [*world.fake.jobs.values()][-1].requests[0].body["dimensions"] == 4
-    with pytest.raises(errors.UnsupportedError, match="of 4 dimensions, and 5"):
+    with pytest.raises(errors.UnsupportedError, match="dimensions"):
         run(jobs_of(TEXTS[:1], EmbedOptions(dimensions=5)))
 
 
@@ -223,7 +223,7 @@ def test_a_budget_is_checked_before_anything_is_submitted(world: World) -> None:
     run(jobs_of())
     assert session.budget.spent_usd == pytest.approx(batch_price(TEXTS))
     lm.config.vectors = Path("off")
-    with pytest.raises(errors.UsageError, match="the setting vectors is off"):
+    with pytest.raises(errors.UsageError, match="vectors"):
         run(jobs_of(["new"]))
     assert len(world.fake.jobs) == 1
 
