@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import re
@@ -38,10 +39,16 @@ _OF_SERVICES = {name for each in services().values() for name in each.variables}
 # tests that interrupt a call would then wait for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# An example may take as long as it does on a busy machine, and nothing is kept between runs.
-hypothesis.settings.register_profile(
-    "here", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
-)
+# An example may take as long as it does on a busy machine, and nothing is kept between runs. CI runs
+# the default suite with --hypothesis-profile=thorough.
+for profile, examples in (("here", 50), ("thorough", 100)):
+    hypothesis.settings.register_profile(
+        profile,
+        max_examples=examples,
+        deadline=None,
+        database=None,
+        suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    )
 hypothesis.settings.load_profile("here")
 
 
@@ -89,12 +96,12 @@ def pytest_collection_finish() -> None:
     """
     Let the garbage collector skip what lives until the end: modules and thousands of tests.
 
-    It would else count as new, so that all objects were visited every few hundred milliseconds,
-    which was a third of the CPU time of the tests.
+    What tests leave behind is collected rarely: Python's own thresholds are for programs that
+    allocate less.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(50_000, 10, 20)
+    gc.set_threshold(100_000, 20, 100)
 
 
 # These use the models in the user's cache; the others get an empty cache folder.
@@ -165,8 +172,14 @@ def shell() -> Iterator[InteractiveShell]:
     config.embedding_model = "echo/echo"
     yield made
     made.run_line_magic("unload_ext", "llm_magics")
-    made.history_manager.end_session()
+    end_shell(made)
     InteractiveShell.clear_instance()
+
+
+def end_shell(shell: InteractiveShell) -> None:
+    """End a shell now. It would be reset when the process exits, with a garbage collection each."""
+    shell.history_manager.end_session()
+    atexit.unregister(shell.atexit_operations)
 
 
 @pytest.fixture

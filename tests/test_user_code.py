@@ -14,7 +14,7 @@ import llm_magics as lm
 from llm_magics import host
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import LLMError
-from tests.conftest import HISTORY_IN_MEMORY
+from tests.conftest import HISTORY_IN_MEMORY, end_shell
 from tests.support.prepared_python import run_prepared
 
 PACKAGE = str(Path(lm.__file__).parent)
@@ -88,6 +88,7 @@ def shell() -> InteractiveShell:
     shell.run_line_magic("load_ext", "llm_magics")
     yield shell  # type: ignore[misc]
     shell.run_line_magic("unload_ext", "llm_magics")
+    end_shell(shell)
 
 
 def shown(error: BaseException | None) -> list[str]:

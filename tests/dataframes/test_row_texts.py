@@ -90,9 +90,9 @@ def test_rows_that_change_while_they_are_sent_are_an_error(
 def test_the_texts_of_rows_need_little_memory(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """About a third of the frame, with ten rows for each text."""
     monkeypatch.setattr(row_texts, "HELD_CHARACTERS", 0)
-    monkeypatch.setattr(row_texts, "_SLICE", 1000)
-    words = [f"review {n:06d} of a hotel, which {'was good and ' * 6}clean" for n in range(3000)]
-    numbers = np.random.default_rng(0).permutation(np.arange(30_000) % 3000)
+    monkeypatch.setattr(row_texts, "_SLICE", 400)
+    words = [f"review {n:06d} of a hotel, which {'was good and ' * 6}clean" for n in range(1200)]
+    numbers = np.random.default_rng(0).permutation(np.arange(12_000) % 1200)
     texts = pd.Series(["".join([words[n], "."]) for n in numbers], dtype=dtype)
     frame = pd.DataFrame({"text": texts})
     size = int(frame.memory_usage(deep=True).sum())
@@ -104,6 +104,6 @@ def test_the_texts_of_rows_need_little_memory(dtype: str, monkeypatch: pytest.Mo
         held, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert len(found) == 3000
+    assert len(found) == 1200
     assert peak < 0.35 * size
     assert held < 0.1 * size

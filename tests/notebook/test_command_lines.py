@@ -20,7 +20,7 @@ from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import models
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
-from tests.conftest import HISTORY_IN_MEMORY
+from tests.conftest import HISTORY_IN_MEMORY, end_shell
 from tests.support.prepared_python import run_prepared
 
 
@@ -32,6 +32,7 @@ def shell() -> Iterator[InteractiveShell]:
     shell.run_line_magic("llm", "use echo/echo")
     yield shell
     shell.run_line_magic("unload_ext", "llm_magics")
+    end_shell(shell)
 
 
 def run(shell: InteractiveShell, cell: str) -> Any:

@@ -92,12 +92,18 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
         yield running
 
 
+def register(monkeypatch: pytest.MonkeyPatch, *entries: metadata.EntryPoint) -> None:
+    """Let these be the entry points of installed packages."""
+    found = {entry.name: entry for entry in entries}
+    monkeypatch.setattr("llm_magics.providers._read_registered", lambda installed: found)
+
+
 @pytest.fixture(params=sorted(CHAT_MODELS))
 def provider(
     request: pytest.FixtureRequest, server: Server | None, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[BaseModelProvider]:
     """Each of the providers, and the example in CONTRIBUTING.md, closed afterwards."""
-    monkeypatch.setattr("llm_magics.providers.entry_points", lambda group: [MARKOV])
+    register(monkeypatch, MARKOV)
     if server is not None:
         yield create_provider(request.param, base_url=server.url, api_key=KEY)
         return
@@ -519,11 +525,24 @@ def test_a_third_party_registers_by_entry_point(monkeypatch: pytest.MonkeyPatch)
     """A class named by the entry-point group is created like a built-in one."""
     entry = metadata.EntryPoint("theirs", f"{__name__}:SmallProvider", "llm_magics.providers")
     broken = metadata.EntryPoint("broken", "no_such_module:X", "llm_magics.providers")
-    monkeypatch.setattr("llm_magics.providers.entry_points", lambda group: [entry, broken])
+    register(monkeypatch, entry, broken)
     assert {"theirs", "broken"} <= set(get_available_providers())
     assert type(create_provider("theirs")).__name__ == "SmallProvider"
     with pytest.raises(ConfigurationError, match="broken"):
         create_provider("broken")
+
+
+def test_a_package_that_was_just_installed_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also after the providers were listed."""
+    monkeypatch.syspath_prepend(tmp_path)
+    assert "theirs" not in get_available_providers()
+    about = tmp_path / "theirs-1.0.dist-info"
+    about.mkdir()
+    entry = f"[llm_magics.providers]\ntheirs = {__name__}:SmallProvider\n"
+    (about / "entry_points.txt").write_text(entry, "utf-8")
+    assert "theirs" in get_available_providers()
 
 
 def test_one_file_and_one_line_make_a_provider(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import random
 from collections.abc import AsyncGenerator, Callable
@@ -66,6 +67,7 @@ def column_s(rate: Callable[[int], float], *, is_own: bool, spread: float) -> fl
     return virtual_time.run(ask())[1]
 
 
+@functools.cache
 def fixed_s(rate: Callable[[int], float], concurrency: int, spread: float) -> float:
     """Virtual seconds of as many requests, always so many at once, without prompts around them."""
     server, draw = SharedServer(rate), random.Random(7)
