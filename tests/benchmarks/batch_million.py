@@ -55,7 +55,8 @@ WORDS = [
 def reviews() -> pd.DataFrame:
     """Return a million reviews of about 300 characters, of which 100,000 are different."""
     draw = np.random.default_rng(1)
-    texts = [f"{number}: " + " ".join(draw.choice(WORDS, 60).tolist()) for number in range(UNIQUE)]
+    drawn = np.array(WORDS)[draw.integers(0, len(WORDS), (UNIQUE, 60))].tolist()
+    texts = [f"{number}: {' '.join(words)}" for number, words in enumerate(drawn)]
     return pd.DataFrame({"text": [texts[number % UNIQUE] for number in range(ROWS)]})
 
 

@@ -83,14 +83,18 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     clients = [name for name in driving.DRIVERS if driving.is_there(name)]
     targets = {name: {"guidellm": 2.5}.get(name, 3.0) for name in clients if name != "ours"}
     runs: dict[str, list[list[float]]] = {name: [] for name in clients}
-    # In turns, and the best of at most five, because other work on the machine adds to the CPU.
+    # In turns, and the best of at most five, because other work on the machine adds to the CPU. A
+    # client that misses its target is measured again with ours; the others are not.
+    measured = clients
     for _ in range(5):
-        for name in clients:
+        for name in measured:
             runs[name].append(told_by("driving", name, paced_url)[name])
         cost = {name: driving.of_a_token(name, runs[name]) for name in clients}
         ratios = {name: cost[name] / cost["ours"] for name in targets}
-        if all(ratios[name] >= target for name, target in targets.items()):
+        missed = [name for name, target in targets.items() if ratios[name] < target]
+        if not missed:
             break
+        measured = ["ours", *missed]
     for name, seconds in cost.items():
         record(f"bench, CPU per token: {name}", f"{seconds * 1e6:.1f} us", "")
     for name, target in targets.items():
