@@ -31,6 +31,7 @@ from llm_magics.runtime.embedding import EmbedOptions
 from llm_magics.settings.config import config
 from tests.conftest import eventually
 from tests.dataframes.test_confidence import Sure
+from tests.support.analyst import Analyst
 from tests.support.embedder import Embedder, vector_of
 from tests.support.serving import Asked, Says, chat_stream, serving
 
@@ -229,6 +230,59 @@ def test_rows_are_asked_about_by_the_workers(cluster: Any) -> None:
         assert frame["text"].llm.prompt("{{ text }}").compute().iloc[0] == "said: text 0"
         with pytest.raises(errors.UsageError, match="dry_run"):
             frame.llm.prompt("{{ text }}", dry_run=True)
+
+
+def test_groups_are_answered_from_the_claims_of_all_partitions(cluster: Any) -> None:
+    """The labels of the rows stay, and the same call pays nothing."""
+    analyst = Analyst()
+    texts = pd.DataFrame(
+        {
+            "review": ["#a", "#b", "#a #b", None, "fine", "#b"],
+            "n": [1, 1, 2, 2, 1, 1],
+            "other": [0] * 6,
+        },
+        index=[10, 11, 12, 13, 14, 15],
+    )
+    with serving(analyst) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url}}
+        lm.config.model = "lab/m"
+        frame = dd.from_pandas(texts, npartitions=3)
+        found = frame.llm.aggregate("What is wrong?", by="n", concurrency=2)
+        assert found["n"].tolist() == [1, 2]
+        assert found[["claims", "rows", "cited"]].to_numpy().tolist() == [[2, 4, 3], [2, 1, 1]]
+        claims = found.llm.report.claims
+        rows = {
+            each.split()[-1]: labels
+            for each, labels in zip(claims["claim"][:2], claims["rows"][:2], strict=True)
+        }
+        assert rows == {"#a": [10], "#b": [11, 15]}
+        assert found.llm.report.missing == 1
+        assert found.llm.report.calls == analyst.paid
+        paid = analyst.paid
+        assert frame.llm.aggregate("What is wrong?", by="n").llm.report.cached == paid
+        assert analyst.paid == paid
+        analyst.poison = {"#a #b"}
+        with pytest.warns(UserWarning, match="failed"):
+            found = frame.llm.aggregate("What then?", on="review")
+        assert found["answer"].notna().all()
+        assert found.llm.report.failures()["rows"].tolist()[0] == [12]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"by": "x"}, "no column 'x'"),
+        ({"on": "{{ x }}"}, "no such column"),
+        ({"rows_per_prompt": 0}, "rows_per_prompt"),
+        ({"dry_run": True}, "before it is computed"),
+        ({"batch": True}, "batch jobs"),
+    ],
+)
+def test_mistakes_of_aggregate_are_named_first(wrong: dict[str, Any], said: str) -> None:
+    """Before a partition is computed."""
+    lm.config.model = "echo/echo"
+    with pytest.raises(errors.UsageError, match=said):
+        frame_of(4).llm.aggregate("What is wrong?", **wrong)
 
 
 def test_labels_and_fields_have_confidences(cluster: Any) -> None:

@@ -7,7 +7,7 @@ the data do not fit on one machine.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NoReturn
 
@@ -24,6 +24,7 @@ from llm_magics.dataframes.classify import (
     extraction_prompts,
     row_prompts,
 )
+from llm_magics.dataframes.dask.claims import GroupQuestion, aggregate_partitions
 from llm_magics.dataframes.dask.filtering import filter_partitions
 from llm_magics.dataframes.dask.workers import (
     EmbeddingSpec,
@@ -34,6 +35,8 @@ from llm_magics.dataframes.dask.workers import (
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
+from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
 from llm_magics.dataframes.reports import stored_report
 from llm_magics.dataframes.row_prompts import RowPrompts, prompt_columns
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
@@ -243,6 +246,36 @@ class DaskFrameAccessor:
         """The report on the filter that returned this DataFrame."""
         return stored_report(self._frame)
 
+    def aggregate(
+        self,
+        question: str,
+        *,
+        by: Any = None,
+        on: Any = None,
+        rows_per_prompt: RowsPerPrompt = "auto",
+        **options: Any,
+    ) -> pd.DataFrame:
+        """
+        Answer a question about the rows of each group; return a pandas DataFrame immediately.
+
+        The workers make the claims about their rows; here, claims are merged and answers written.
+
+        Args:
+            question, by, on, rows_per_prompt: as for pandas. Rows of different partitions are not
+                in the same prompt.
+            options: as for pandas; ``concurrency`` is the limit for all workers together.
+        """
+        check_no_batch("aggregate", options)
+        prompt_spec = row_prompts(question, None, options)
+        task, portable = _plan(prompt_spec, {}, "aggregate")
+        asked = GroupQuestion(
+            prompt_spec=prompt_spec,
+            by=list(by) if isinstance(by, list) else [] if by is None else [by],
+            on=on,
+            rows_per_prompt=rows_per_prompt,
+        )
+        return aggregate_partitions(self._frame, task, asked, portable)
+
     def plot(self, *_: Any, **__: Any) -> NoReturn:
         """Raise an error that says how to plot a part of the DataFrame."""
         _refuse("plot")
@@ -269,9 +302,26 @@ def _refuse(method: str) -> NoReturn:
 
 def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
     """Plan the prompts of the rows of ``view``; return their answers as a frame."""
+    dtypes = answer_dtypes(prompt_spec) or {ANSWER: "string"}
+    meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
+    meta.index = view._meta.index
+    task, portable = _plan(prompt_spec, dtypes, "prompt")
+    return view.map_partitions(ask_partition, task, portable, meta=meta)
+
+
+def _plan(
+    prompt_spec: RowPrompts, dtypes: Mapping[str, Any], method: str
+) -> tuple[WorkerTask, RowPrompts]:
+    """
+    Return what the workers need, and the prompts without the headers, which are not in the graph.
+
+    Raises:
+        UsageError: an option has no meaning for Dask, or the model is not free.
+    """
     if prompt_spec.dry_run:
         msg = "The cost of a Dask DataFrame cannot be estimated before it is computed."
-        raise UsageError(msg, hint="Try it on df.head(): df.head().llm.prompt(…, dry_run=True).")
+        hint = f"Try it on df.head(): df.head().llm.{method}(…, dry_run=True)."
+        raise UsageError(msg, hint=hint)
     if prompt_spec.batch:
         msg = "batch=True is not supported for Dask DataFrames."
         raise UsageError(
@@ -284,15 +334,11 @@ def _map_prompts(view: Any, prompt_spec: RowPrompts) -> Any:
         _DEFAULT_CONCURRENCY,
         yes=prompt_spec.yes,
     )
-    dtypes = answer_dtypes(prompt_spec) or {ANSWER: "string"}
-    meta = pd.DataFrame({each: pd.Series([], dtype=dtype) for each, dtype in dtypes.items()})
-    meta.index = view._meta.index
     task = WorkerTask.of_session(limit, dtypes, prompt_spec.parameters.get("extra_headers"))
     parameters = {
         name: each for name, each in prompt_spec.parameters.items() if name != "extra_headers"
     }
-    prompt_spec = replace(prompt_spec, parameters=parameters)
-    return view.map_partitions(ask_partition, task, prompt_spec, meta=meta)
+    return task, replace(prompt_spec, parameters=parameters)
 
 
 def _resolve_model(

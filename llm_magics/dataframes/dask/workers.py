@@ -21,7 +21,7 @@ from collections.abc import Generator, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
 import numpy as np
@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 
 # Acquiring a lease of the cluster's semaphore blocks a thread. This is the maximum number of them.
 _MAX_BLOCKED_THREADS = 64
+
+_Error = TypeVar("_Error", bound=BaseException)
 
 _lock = threading.Lock()
 _local_semaphores: dict[tuple[str, int], asyncio.Semaphore] = {}
@@ -345,10 +347,10 @@ def embed_partition(
     column: pd.Series[Any], task: WorkerTask, how: EmbeddingSpec
 ) -> pd.Series[Any]:
     """Return the vectors of a partition's column."""
-    with task.apply_settings(), _with_limit(task):
+    with task.apply_settings(), with_limit(task):
         done = embed_rows(column, how.model, how.options, how.on_error, yes=True)
     if done.error is not None:
-        raise _picklable_error(done.error)
+        raise picklable_error(done.error)
     if done.report.counts["failed"] or done.report.counts["no text"]:
         _warn(str(done.report))
     return arrow_column(done.vectors, column.index, how.name)
@@ -356,7 +358,7 @@ def embed_partition(
 
 def ask_partition(view: pd.DataFrame, task: WorkerTask, prompt_spec: RowPrompts) -> pd.DataFrame:
     """Send the prompts of a partition's rows; return the columns of their answers."""
-    with task.apply_settings(), _with_limit(task):
+    with task.apply_settings(), with_limit(task):
         run = RowPromptRun(view, task.complete(prompt_spec))
         ended_by = run.ask()
     columns = build_columns(run)
@@ -365,7 +367,7 @@ def ask_partition(view: pd.DataFrame, task: WorkerTask, prompt_spec: RowPrompts)
     _warn_of_objects(columns, task.dtypes)
     error = final_error(run, ended_by, None, "the cache")
     if error is not None:
-        raise _picklable_error(error)
+        raise picklable_error(error)
     if run.has_failed:
         _warn(str(run.report()))
     return columns
@@ -390,11 +392,12 @@ def _warn_of_objects(columns: pd.DataFrame, dtypes: Mapping[str, Any]) -> None:
         _warn(f"{message}: this partition has Python objects there", "")
 
 
-def _with_limit(task: WorkerTask) -> AbstractContextManager[None]:
+def with_limit(task: WorkerTask) -> AbstractContextManager[None]:
+    """Return the block in which the limit of ``task`` applies."""
     return task.limit.enforce() if task.limit is not None else nullcontext()
 
 
-def _picklable_error(error: BaseException) -> BaseException:
+def picklable_error(error: _Error) -> _Error | LLMError:
     """Return an error that can be pickled, without the attributes of a provider's error."""
     if isinstance(error, LLMError):
         hint = error.hint

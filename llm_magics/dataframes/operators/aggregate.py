@@ -30,8 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["aggregate"]
 
-FAILURES = "see .llm.report.failures()"
-
 
 def aggregate(  # noqa: PLR0913 (as for lm.prompt)
     rows: Any,
@@ -87,7 +85,7 @@ def aggregate(  # noqa: PLR0913 (as for lm.prompt)
     """
     check_no_batch("aggregate", parameters)
     prompt_spec = RowPrompts(
-        text=_check_question(question),
+        text=check_question(question),
         model=model,
         system=system,
         parameters=parameters,
@@ -107,13 +105,10 @@ def aggregate(  # noqa: PLR0913 (as for lm.prompt)
         raise _interrupted(table, tree) from None
     if dry_run:
         return no_cost(len(table.index))
-    found = build_result(table, tree)
-    report = found.llm.report
-    announce(report, "", has_failed=report.failed > 0, details=FAILURES)
-    return found
+    return announce_result(build_result(table, tree))
 
 
-def _check_question(question: Any) -> str:
+def check_question(question: Any) -> str:
     if not isinstance(question, str) or not question.strip():
         msg = f"The question must be a text, got {question!r:.60}."
         raise UsageError(
@@ -148,9 +143,9 @@ def build_result(table: Table, tree: ClaimTree) -> DataFrame:
         rows=len(table.index),
         missing=table.missing,
         cut=[table.index[row] for row in sorted(tree.cut)],
-        calls=tree.waves.calls,
-        cached=tree.waves.cached,
-        cost_usd=tree.waves.cost_usd,
+        calls=tree.spending.calls,
+        cached=tree.spending.cached,
+        cost_usd=tree.spending.cost_usd,
         _groups=groups,
         _keys=table.keys,
         _index=table.index,
@@ -159,10 +154,18 @@ def build_result(table: Table, tree: ClaimTree) -> DataFrame:
     return found
 
 
+def announce_result(found: DataFrame) -> DataFrame:
+    """Return ``found``, and announce its report."""
+    report = found.llm.report
+    failed, details = report.failed > 0, "see .llm.report.failures()"
+    announce(report, "", has_failed=failed, details=details)
+    return found
+
+
 def _interrupted(table: Table, tree: ClaimTree) -> Interrupted:
     """Return the exception for an interrupt."""
     answered = sum(group.answer is not None for group in table.groups)
-    done = pluralize(tree.waves.calls + tree.waves.cached, "answer")
+    done = pluralize(tree.spending.calls + tree.spending.cached, "answer")
     msg = f"Stopped: {answered:,} of {pluralize(len(table.groups), 'group')} are answered."
     hint = f"The {done} to prompts are stored and will not be requested again."
     return Interrupted(msg, hint=hint, partial=build_result(table, tree))

@@ -1,4 +1,4 @@
-"""The report on `aggregate`: the claims with their rows, and what is missing."""
+"""The report on `aggregate`: the claims with their rows, rows without a claim, and failures."""
 
 from __future__ import annotations
 

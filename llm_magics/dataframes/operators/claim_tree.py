@@ -28,6 +28,7 @@ from llm_magics.dataframes.operators.context import usable_tokens
 from llm_magics.dataframes.operators.packing import row_ids
 from llm_magics.dataframes.operators.prompt_waves import PromptWaves
 from llm_magics.dataframes.operators.row_packs import cut_text, pack, row_tokens
+from llm_magics.dataframes.reports import sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError
 from llm_magics.runtime.answer_bounds import text_tokens
@@ -50,6 +51,14 @@ _INSTRUCTION_TOKENS, _ANSWER_TOKENS = 300, 800
 _FEWEST_TOKENS = 200
 
 
+class Spending(NamedTuple):
+    """The prompts that were sent, those whose answer was stored before, and the cost in dollars."""
+
+    calls: int = 0
+    cached: int = 0
+    cost_usd: float | None = 0.0
+
+
 class Failure(NamedTuple):
     """A prompt that failed: its step, the rows that it is about, and the error."""
 
@@ -61,7 +70,7 @@ class Failure(NamedTuple):
 @dataclass(eq=False, kw_only=True)
 class Group:
     """
-    The rows of a group, and what is known about them.
+    The rows of a group, with their claims and the answer.
 
     Attributes:
         rows: their numbers, in the order of the table; of equal texts, the first one.
@@ -92,7 +101,7 @@ class Group:
         return frozenset(copy for row in rows for copy in self.copies.get(row, (row,)))
 
     def add(self, part: Group, offset: int) -> None:
-        """Add what is known about other rows, whose numbers are those of ``part`` + ``offset``."""
+        """Add the claims about other rows, whose numbers are those of ``part`` + ``offset``."""
         self.rows += [row + offset for row in part.rows]
         copies = {
             row + offset: [each + offset for each in rows] for row, rows in part.copies.items()
@@ -135,6 +144,7 @@ class ClaimTree:
     Attributes:
         waves: sends the prompts, and counts them.
         cut: the rows whose text was too long for a prompt.
+        earlier: the prompts that other processes have sent.
     """
 
     def __init__(
@@ -156,8 +166,19 @@ class ClaimTree:
         self._consent = Consent(prompt_spec)
         self.waves = PromptWaves(replace(prompt_spec, schema=None))
         self.cut: set[int] = set()
+        self.earlier = Spending()
         fixed = _INSTRUCTION_TOKENS + _ANSWER_TOKENS + text_tokens(question)
         self._max_tokens = max(_FEWEST_TOKENS, usable_tokens(self.waves.model) - fixed)
+
+    @property
+    def spending(self) -> Spending:
+        """All prompts so far."""
+        waves, earlier = self.waves, self.earlier
+        return Spending(
+            waves.calls + earlier.calls,
+            waves.cached + earlier.cached,
+            sum_known([waves.cost_usd, earlier.cost_usd]),
+        )
 
     def run(self, groups: Sequence[Group]) -> None:
         """
@@ -166,7 +187,7 @@ class ClaimTree:
         Raises:
             DryRunEnd: the call is a dry run, and an answer is missing.
             LLMError: an error that affects all groups; with ``on_error="raise"``, any error.
-            KeyboardInterrupt: the user interrupted the call; the groups have what is known so far.
+            KeyboardInterrupt: the user interrupted the call; the groups have the claims so far.
         """
         with self.waves:
             self.extract(groups)

@@ -133,7 +133,7 @@ def read_claims(value: Any, ids: Sequence[str]) -> CitedClaims:
     """
     Return the claims of an answer with the positions in ``ids`` of those they name.
 
-    An id that is not one of ``ids`` is ignored, and a claim without any of them is dropped, so that
+    Other ids are ignored, and a claim without any of them is dropped, so that
     no claim rests on a row that the model was not given. Equal claims are one.
     """
     places = {each: place for place, each in enumerate(ids)}
@@ -165,8 +165,8 @@ def merged_claims(claims: Sequence[Claim], cited: CitedClaims) -> list[Claim]:
     """
     Return ``claims`` after a merge: each new one rests on the rows of all that it names.
 
-    A claim that was not named stays as it is, and one that is named alone keeps its text, so that
-    merging loses nothing.
+    A claim that was not named is returned unchanged, and one that is named alone keeps its text, so
+    that merging loses nothing.
     """
     merged: list[Claim] = []
     left = dict.fromkeys(range(len(claims)))

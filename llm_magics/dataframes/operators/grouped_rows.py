@@ -74,7 +74,7 @@ def read_table(frame: DataFrame, by: Any, on: Any) -> Table:
     if taken := [name for name in names if name in COLUMNS]:
         msg = f"The column {taken[0]} of by= has the name of a column of the result."
         raise UsageError(msg, hint=f"Rename it: df.rename(columns={{{taken[0]!r}: …}})")
-    texts = statement_texts(frame, RowPrompts(text=_template(frame, names, on)))
+    texts = statement_texts(frame, RowPrompts(text=find_template(frame, names, on)))
     numbers = _group_numbers(keys, len(frame))
     first = np.unique(numbers, return_index=True)[1]
     values = frame[names].iloc[first].reset_index(drop=True) if names else pd.DataFrame(index=[0])
@@ -118,8 +118,13 @@ def _groups(numbers: NDArray[np.intp], codes: NDArray[np.int32], count: int) -> 
     ]
 
 
-def _template(frame: DataFrame, by: Sequence[Hashable], on: Any) -> str:
-    """Return the template of the texts."""
+def find_template(frame: DataFrame, by: Sequence[Hashable], on: Any) -> str:
+    """
+    Return the template of the texts; ``on`` is as for `aggregate`.
+
+    Raises:
+        UsageError: a column does not exist, or several could be meant.
+    """
     if isinstance(on, str) and on not in frame.columns and ("{{" in on or "{%" in on):
         return on
     if on is None:
