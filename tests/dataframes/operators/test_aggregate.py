@@ -320,3 +320,16 @@ def test_the_column_of_texts_must_be_clear(service: Analyst) -> None:
     assert service.paid > 0
     with pytest.raises(errors.UsageError, match="Possible ones: review, product"):
         frame.llm.aggregate(QUESTION)
+
+
+def test_a_recording_replays_all_prompts(service: Analyst) -> None:
+    """Without the service, and without stored answers."""
+    lm.config.record = "answers.jsonl"
+    found = reviews().llm.aggregate(QUESTION, by="product", rows_per_prompt=2)
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, "answers.jsonl", True
+    lm.config.cache_dir = "an empty cache"
+    paid = service.paid
+    again = reviews().llm.aggregate(QUESTION, by="product", rows_per_prompt=2)
+    pd.testing.assert_frame_equal(again, found)
+    assert str(again.llm.report) == str(found.llm.report)
+    assert service.paid == paid

@@ -309,3 +309,17 @@ def test_columns_of_the_user_are_not_overwritten(service: Ranker) -> None:
     assert service.paid == 0
     again = tickets(1, 2, score=[1, 2]).llm.topk(URGENT, scores="score").llm.topk(URGENT, 1, scores="score")  # fmt: skip
     assert again["text"].tolist() == ["ticket 2"]
+
+
+def test_a_recording_replays_all_prompts(service: Ranker) -> None:
+    """Without the service, and without stored answers."""
+    frame = tickets(*range(8))
+    lm.config.record = "answers.jsonl"
+    found = frame.llm.topk(URGENT, 1, rows_per_prompt=4)
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, "answers.jsonl", True
+    lm.config.cache_dir = "an empty cache"
+    paid = service.paid
+    again = frame.llm.topk(URGENT, 1, rows_per_prompt=4)
+    pd.testing.assert_frame_equal(again, found)
+    assert str(again.llm.report) == str(found.llm.report)
+    assert service.paid == paid
