@@ -49,7 +49,7 @@ class ChosenProxy(Proxy):
 
     Attributes:
         chosen: the proxy; ``None`` before the choice.
-        qualities: the quality of each candidate on the latest labels, the best one first.
+        qualities: the quality of each candidate on the pilot, the best one first.
     """
 
     def __init__(self, candidates: Sequence[Proxy], count: int, pays: Pays) -> None:
@@ -65,6 +65,7 @@ class ChosenProxy(Proxy):
         self._nothing = NoProxy(count)
         self._pays = pays
         self._chosen_at = 0
+        self._pilot: NDArray[np.intp] | None = None
         self._stack = ExitStack()
         self.name = self._nothing.name
         # Before the choice, whether any candidate does.
@@ -121,7 +122,9 @@ class ChosenProxy(Proxy):
         self, candidates: Sequence[Proxy], rows: NDArray[np.intp], labels: NDArray[np.int8]
     ) -> None:
         self._chosen_at = max(len(labels), 1)
-        ranked = compare(candidates, rows, labels)
+        if self._pilot is None:
+            self._pilot = rows
+        ranked = compare(candidates, rows, labels, self._pilot)
         measured = {quality.name for _, quality in ranked}
         others = [each for each in self.qualities if each.name not in measured]
         self.qualities = [*(quality for _, quality in ranked), *others]

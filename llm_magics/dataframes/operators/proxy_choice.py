@@ -150,7 +150,10 @@ def _vector_classifiers(task: ProxyTask) -> list[Proxy]:
 
 
 def compare(
-    proxies: Sequence[Proxy], rows: NDArray[np.intp], labels: NDArray[np.int8]
+    proxies: Sequence[Proxy],
+    rows: NDArray[np.intp],
+    labels: NDArray[np.int8],
+    pilot: NDArray[np.intp] | None = None,
 ) -> list[tuple[Proxy, ProxyQuality]]:
     """
     Return the proxies with their quality on the labels of a pilot, the best one first.
@@ -160,11 +163,14 @@ def compare(
 
     Args:
         proxies: the proxies. Those that ask a model are asked about ``rows`` only.
-        rows, labels: the pilot; labels are 0 or 1.
+        rows, labels: rows with their labels, 0 or 1.
+        pilot: those that were drawn at random, by default all. Only they measure the quality: the
+            others are the least certain ones.
 
     Raises:
         LLMError: a model cannot be asked.
     """
+    is_pilot = np.ones(len(rows), np.bool_) if pilot is None else np.isin(rows, pilot)
     found: list[tuple[Proxy, ProxyQuality]] = []
     for proxy in proxies:
         try:
@@ -173,7 +179,8 @@ def compare(
             if len(proxies) == 1:
                 raise
             continue
-        found.append((proxy, measure(proxy.name, values, labels)))
+        quality = measure(proxy.name, values[is_pilot], labels[is_pilot])
+        found.append((proxy, quality))
     found.sort(key=lambda each: _weighted_loss(*each))
     return found
 

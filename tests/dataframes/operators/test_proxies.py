@@ -358,3 +358,20 @@ def test_fits_are_fast() -> None:
         proxy.fit(np.arange(count), labels[:count])
     assert chosen == [50, 110, 300]
     assert classifiers._FOLDS_OF_MANY < classifiers._FOLDS
+
+
+def test_the_quality_is_that_on_the_pilot() -> None:
+    """Rows asked later are the least certain ones, and do not change the measured quality."""
+    rng = np.random.default_rng(3)
+    labels = (rng.random(200) < 0.5).astype(np.int8)
+    scores = np.where(rng.random(200) < 0.85, labels, 1 - labels) * 0.8 + 0.1
+    frame = pd.DataFrame({"text": [f"text {n}" for n in range(200)], "score": scores})
+    rows = np.arange(200)
+    proxy = ColumnScores(frame, "score", rows)
+    is_right = (scores > 0.5) == (labels == 1)
+    pilot, hard = rows[:50], rows[50:][~is_right[50:]]
+    both = np.concatenate([pilot, hard])
+    (_, first), *_ = compare([proxy], pilot, labels[pilot])
+    (_, later), *_ = compare([proxy], both, labels[both], pilot)
+    assert first.auc == later.auc
+    assert later.rows == 50
