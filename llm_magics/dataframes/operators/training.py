@@ -14,8 +14,9 @@ from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-# The most rows that the pilot asks, and its share of the table.
-PILOT, _PILOT_SHARE, _MIN_PILOT = 200, 1 / 40, 10
+# The most and the fewest rows of a pilot. In between, it grows with the square root of the rows:
+# where the proxy saves most, a pilot that is a share of the table would cost more than the rest.
+PILOT, _MIN_PILOT, _PILOT_ROOTS = 200, 10, 0.8
 
 
 class ScoreModel(Protocol):
@@ -72,7 +73,7 @@ class Trainer:
     def pilot(self, size: int | None = None) -> None:
         """Ask about the first rows of the sample."""
         count = len(self.table)
-        default = int(min(PILOT, max(_MIN_PILOT, count * _PILOT_SHARE)))
+        default = int(min(PILOT, max(_MIN_PILOT, _PILOT_ROOTS * count**0.5)))
         self.table.draw(self.table.order, min(default if size is None else size, count))
 
     def rank(self) -> Ranking:

@@ -275,9 +275,9 @@ def test_a_cost_that_is_declined_ends_the_call(service: Judge, host: Asked) -> N
     lm.config.confirm_above_usd = 0.03
     host.answer = "n"
     frame = reviews(400)
-    with pytest.raises(errors.DeclinedError, match="The 10 answers so far are stored"):
+    with pytest.raises(errors.DeclinedError, match="The 16 answers"):
         frame.llm.filter(STATEMENT, accuracy=0.9, proxy="score")
-    assert len(service.paid) == 10
+    assert len(service.paid) == 16
     host.answer = None
     with pytest.raises(errors.UsageError, match="not interactive"):
         frame.llm.filter(STATEMENT, accuracy=0.9, proxy="score")
