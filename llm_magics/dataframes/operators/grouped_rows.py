@@ -159,7 +159,7 @@ def _has_texts(column: pd.Series[Any]) -> bool:
 
 def join_tables(tables: Sequence[Table]) -> Table:
     """
-    Return the table of which ``tables`` are the parts, with what is known about their groups.
+    Return the table of which ``tables`` are the parts, with the claims of their groups.
 
     It has no texts, because the claims are extracted already.
     """
