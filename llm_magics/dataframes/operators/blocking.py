@@ -111,20 +111,24 @@ def rank_pairs(scores: PairScores, ties: PairOrder, *, adjust: bool = True) -> N
     adjustment = _neighbour_means(scores) if adjust and rows * columns else None
     best = np.empty(0, np.int64)
     of_best = np.empty(0, np.float32)
+    least = np.float32(-np.inf)
     for start, block in _blocks(scores):
         if adjustment is not None:
             left, right = adjustment
             block *= 2
             block -= left[start : start + len(block), None]
             block -= right
-        pairs = np.arange(block.size, dtype=np.int64) + start * columns
-        best, of_best = np.append(best, pairs), np.append(of_best, block.reshape(-1))
+        flat = block.reshape(-1)
+        above = np.flatnonzero(flat > least) if least > -np.inf else np.arange(flat.size)
+        best = np.append(best, above + start * columns)
+        of_best = np.append(of_best, flat[above])
         if len(best) > MOST_RANKED:
-            # Equal scores at the end are all dropped or all stay, whatever their order.
+            # Equal scores at the end are dropped, whatever their order.
             least = np.partition(of_best, len(best) - MOST_RANKED)[len(best) - MOST_RANKED]
-            above = of_best > least
-            chosen = above if above.any() else of_best >= least
-            best, of_best = best[chosen][:MOST_RANKED], of_best[chosen][:MOST_RANKED]
+            chosen = of_best > least
+            if not chosen.any():  # all scores are equal
+                chosen = np.arange(len(best)) < MOST_RANKED
+            best, of_best = best[chosen], of_best[chosen]
     return best[np.lexsort((ties.places(best), -of_best))]
 
 

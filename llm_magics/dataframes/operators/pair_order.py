@@ -58,7 +58,9 @@ class PairOrder:
         """Return at least the first ``count`` pairs, or all, in order."""
         count = min(count, self.size)
         while len(self._first) < count:
-            expected = max(2.0 * len(self._first), count + 5.0 * count**0.5 + 10.0)
+            # All places are computed again for each part, so a part is large.
+            least = max(2 * count, min(self.size // 32, _BLOCK))
+            expected = max(2.0 * len(self._first), least + 5.0 * least**0.5 + 10.0)
             self._limit = max(2 * self._limit, expected / self.size)
             self._first = self._below(self._limit)
         return self._first
