@@ -48,6 +48,10 @@ _FIRST_WAVE, _FIRST_STEP = 1_000, 256
 # Shares computed from floating-point numbers may be this much off.
 _ROUNDING = 1e-9
 
+# Before many ranks are asked only because of what was drawn, so many pairs are drawn: a share of the
+# expected calls. A single positive in a small sample is often chance.
+_EXPLORED = 0.1
+
 # If so much more is expected than was confirmed, it is confirmed again.
 _GROWTH = 1.5
 
@@ -162,7 +166,7 @@ class PairDecider:
                 decisions.expectation = decisions.expectation or expectation
                 problem.confirm(expectation)
                 confirmed = expectation.calls
-            if plan.depth > self._depth:
+            if plan.depth > self._depth and not self._should_explore(plan):
                 self._ask_ranks(plan.depth)
             else:
                 self._draw()
@@ -310,7 +314,7 @@ class PairDecider:
         for depth, asked, more, fewer in zip(
             depths, calls, np.cumsum(expected), missed, strict=True
         ):
-            too_many = floor((found + more) * (1 / self._problem.recall - 1)) + 1
+            too_many = self._allowed(found + float(more)) + 1
             rest = left - int(asked)
             total = float(asked) + _draws(rest, too_many, max(0.0, fewer), nats)
             if total < best.calls - 1:
@@ -322,6 +326,31 @@ class PairDecider:
         # One step at a time, because the answers change the expectation.
         end = best.depth if best.depth <= ranked or self._depth >= ranked else ranked
         return best._replace(depth=min(end, max(_FIRST_STEP, 2 * self._depth)))
+
+    def _should_explore(self, plan: _Plan) -> bool:
+        """Return whether to draw more pairs before the ranks of ``plan`` are asked."""
+        drawn = int((self._drawn[0] >= self._depth).sum())
+        return drawn < _EXPLORED * plan.calls and not self._pays_off(plan.depth)
+
+    def _pays_off(self, depth: int) -> bool:
+        """Return whether asking the ranks below ``depth`` saves calls, judged by the ranks before."""
+        bounds = np.append(self._depth, self._bounds[self._bounds > self._depth])
+        density, decay = known_decay(self._is_positive_rank[: self._depth])
+        none = np.empty(0, np.int64), np.empty(0, np.bool_)
+        expected = expected_positives(bounds, density, decay, *none)[1]
+        total = float(expected.sum())
+        more = float(np.interp(depth, bounds, np.append(0.0, np.cumsum(expected))))
+        left, asked = self._problem.size - len(self._asked), depth - self._depth
+        found = self.decisions.positives
+        now, later = (
+            _draws(left - step, self._allowed(found + gain) + 1, total - gain, self._nats)
+            for step, gain in ((0, 0.0), (min(left, asked), more))
+        )
+        return asked + later <= now
+
+    def _allowed(self, found: float) -> int:
+        """Return how many positives may be left if ``found`` are found."""
+        return floor(found * (1 / self._problem.recall - 1) + _ROUNDING)
 
     def _calls_to_certify(self, expected: float, left: int) -> float:
         """Return the expected calls until the promise holds, if no further rank is asked."""
