@@ -84,10 +84,11 @@ def test_a_useless_ranking_costs_no_more_than_asking_all_pairs(
     assert found.most_left == 0
 
 
-def test_few_true_pairs_leave_no_saving() -> None:
-    """None may be missed, so nearly all would have to be asked anyway."""
+def test_few_true_pairs_leave_hardly_a_saving() -> None:
+    """None may be missed, so 95 % of the others have to be asked anyway."""
     found = decide(truth_of(60, 3, 0), 8)
-    assert len(found.pairs) == 3_600
+    assert found.positives == 3
+    assert len(found.pairs) > 0.9 * 3_600
     assert found.expectation is not None
     assert found.expectation.calls > 2_500
 
