@@ -6,7 +6,7 @@ Language models in Jupyter notebooks.
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
-    lm.filter, lm.join, lm.topk, lm.aggregate
+    lm.filter, lm.share, lm.join, lm.topk, lm.aggregate
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.operators.aggregate import aggregate
     from llm_magics.dataframes.operators.filter import filter
     from llm_magics.dataframes.operators.join import join
+    from llm_magics.dataframes.operators.share import share
     from llm_magics.dataframes.operators.topk import topk
     from llm_magics.dataframes.plot import plot
     from llm_magics.dataframes.prompting import classify, extract, prompt
@@ -79,6 +80,7 @@ __all__ = [
     "prompt",
     "runs",
     "scorers",
+    "share",
     "stream",
     "topk",
     "unload_ipython_extension",
@@ -119,6 +121,7 @@ _HOMES = {
     "prompt": "dataframes.prompting",
     "runs": "api",
     "scorers": "benchmarking.scorers",
+    "share": "dataframes.operators.share",
     "stream": "api",
     "topk": "dataframes.operators.topk",
 }

@@ -70,7 +70,12 @@ ORDER = [
     ["dataframes.map"],
     ["dataframes.map_widget"],
     ["dataframes.dask", "dataframes.plot"],
-    ["dataframes.operators.join", "dataframes.operators.topk", "dataframes.operators.aggregate"],
+    [
+        "dataframes.operators.share",
+        "dataframes.operators.join",
+        "dataframes.operators.topk",
+        "dataframes.operators.aggregate",
+    ],
     ["dataframes.operators"],
     ["dataframes.search"],
     ["dataframes.prompting"],

@@ -17,7 +17,7 @@ _FUNCTIONS = {
     "Prompting": ["ask", "stream"],
     "Embedding and search": ["embed", "nearest", "dedupe", "index", "matrix", "plot"],
     "Columns and lists": ["prompt", "extract", "classify"],
-    "Operators over tables": ["filter", "join", "topk", "aggregate"],
+    "Operators over tables": ["filter", "share", "join", "topk", "aggregate"],
     "Comparing and measuring": ["compare", "bench"],
     "Models, calls and jobs": ["models", "runs", "jobs"],
 }

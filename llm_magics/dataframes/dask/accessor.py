@@ -25,7 +25,7 @@ from llm_magics.dataframes.classify import (
     row_prompts,
 )
 from llm_magics.dataframes.dask.claims import GroupQuestion, aggregate_partitions
-from llm_magics.dataframes.dask.filtering import filter_partitions
+from llm_magics.dataframes.dask.filtering import filter_partitions, needed_columns
 from llm_magics.dataframes.dask.workers import (
     EmbeddingSpec,
     SharedLimit,
@@ -35,8 +35,10 @@ from llm_magics.dataframes.dask.workers import (
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
+from llm_magics.dataframes.operators.groups import group_columns
 from llm_magics.dataframes.operators.options import check_no_batch
 from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
+from llm_magics.dataframes.operators.share import COLUMNS, share
 from llm_magics.dataframes.reports import stored_report
 from llm_magics.dataframes.row_prompts import RowPrompts, prompt_columns
 from llm_magics.dataframes.rows import TEXT, OnError, check_not_overwriting, get_column
@@ -245,6 +247,24 @@ class DaskFrameAccessor:
     def report(self) -> Any:
         """The report on the filter that returned this DataFrame."""
         return stored_report(self._frame)
+
+    def share(self, prompt: str, *, by: Any = None, oracle: Any = None, **options: Any) -> Any:
+        """
+        Estimate for which share of the rows a statement is true, with an interval, for each group.
+
+        It is computed immediately, and is a pandas DataFrame. The columns that are needed are
+        loaded into memory: those of the prompt, ``by``, ``oracle`` and ``proxy``, and vectors. A
+        function as the oracle needs all columns.
+
+        Args:
+            prompt, by, oracle, options: as for pandas.
+        """
+        read = [
+            *group_columns(self._frame, by, COLUMNS),
+            *needed_columns(self._frame, prompt, {**options, "oracle": oracle}),
+        ]
+        rows = self._frame[[name for name in self._frame.columns if name in read]].compute()
+        return share(rows, prompt, by=by, oracle=oracle, **options)
 
     def aggregate(
         self,

@@ -223,6 +223,73 @@ class OperatorMethods:
             **parameters,
         )
 
+    def share(  # noqa: PLR0913 (as for lm.share)
+        self,
+        prompt: str,
+        *,
+        by: Any = None,
+        labels: int = 200,
+        confidence: float = 0.95,
+        simultaneous: bool = False,
+        oracle: str | RowFunction | None = None,
+        proxy: str | None = "auto",
+        seed: int = 0,
+        model: str | None = None,
+        system: str | None = None,
+        concurrency: int | None = None,
+        on_error: OnError = "null",
+        fresh: bool = False,
+        dry_run: bool = False,
+        yes: bool = False,
+        **parameters: Any,
+    ) -> Any:
+        """
+        Estimate for which share of the rows a statement is true, with an interval, for each group.
+
+        The oracle is asked about some rows, drawn at random; a proxy predicts its answers for all
+        rows, which makes the intervals narrower but never wrong. The result is a new DataFrame with
+        the columns ``share``, ``low``, ``high``, ``rows``, ``labels`` and ``labels_to_halve``; its
+        ``.llm.report`` has the proxy, its quality, the rows that failed and a picture.
+
+        Args:
+            prompt: a statement with ``{{ column }}``, such as ``"{{ text }} asks for a refund"``.
+            by: the column that groups the rows, or a list of columns.
+            labels: the number of different statements to ask about.
+            confidence: the probability that an interval contains the share.
+            simultaneous: whether it is the probability that the intervals of all groups do.
+            oracle: the name of a model, or of a column of human labels; or a function of the row.
+            proxy: ``"auto"``, the name of a column of scores, the name of a model, or ``None``.
+            seed: another seed draws other rows.
+            model, system, concurrency, on_error, fresh, dry_run, yes, parameters: see
+                `llm_magics.share`.
+
+        Raises:
+            UsageError: the prompt names no column, or the cost needs confirmation.
+            Interrupted: ``partial`` has the estimates from the answers so far.
+            LLMError: an error that affects all rows.
+        """
+        from llm_magics.dataframes.operators.share import share
+
+        return share(
+            self._frame,
+            prompt,
+            by=by,
+            labels=labels,
+            confidence=confidence,
+            simultaneous=simultaneous,
+            oracle=oracle,
+            proxy=proxy,
+            seed=seed,
+            model=model,
+            system=system,
+            concurrency=concurrency,
+            on_error=on_error,
+            fresh=fresh,
+            dry_run=dry_run,
+            yes=yes,
+            **parameters,
+        )
+
     def topk(  # noqa: PLR0913 (as for lm.topk)
         self,
         prompt: str,
