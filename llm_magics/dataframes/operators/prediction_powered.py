@@ -244,7 +244,7 @@ def _rare_errors(
     return z * z / 2 * added / sample.sum(weight)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Interval:
     share: float
     low: float
@@ -257,7 +257,7 @@ def _interval(unknown: _Unknown, group: int, alpha: float, z: float) -> _Interva
     yes, no, rows = (float(each[group]) for each in (unknown.yes, unknown.no, unknown.rows))
     if not rows:
         share = yes / (yes + no) if yes + no else math.nan
-        return _Interval(share, share, share, is_exact=True)
+        return _Interval(share=share, low=share, high=share, is_exact=True)
     # The unknown rows are at most all positive, or all negative.
     least, most = yes / (yes + no + rows), 1 - no / (yes + no + rows)
     drawn_yes, drawn_no = int(unknown.drawn_yes[group]), int(unknown.drawn_no[group])
@@ -290,7 +290,7 @@ def _interval(unknown: _Unknown, group: int, alpha: float, z: float) -> _Interva
     estimate = of_group(share)
     if math.isfinite(estimate):
         estimate = min(max(estimate, low), high)
-    return _Interval(estimate, low, high, is_exact=not is_normal)
+    return _Interval(share=estimate, low=low, high=high, is_exact=not is_normal)
 
 
 def _accepted(unknown: _Unknown, group: int, z: float) -> tuple[float, float]:

@@ -131,7 +131,7 @@ def share(  # noqa: PLR0913 (as for lm.prompt)
     )
     frame = to_frame(rows)
     design = Design(labels=labels, confidence=confidence, simultaneous=simultaneous, seed=seed)
-    survey = _Survey(frame, prompt_spec, by, design, oracle)
+    survey = _Survey(frame, prompt_spec, by=by, design=design, oracle=oracle)
     survey.predict_by(proxy)
     if dry_run:
         return survey.estimate()
@@ -188,7 +188,7 @@ class _Survey:
     """A sample of the rows that have an item; these are numbered from 0 here."""
 
     def __init__(
-        self, frame: DataFrame, prompt_spec: RowPrompts, by: Any, design: Design, oracle: Any
+        self, frame: DataFrame, prompt_spec: RowPrompts, *, by: Any, design: Design, oracle: Any
     ) -> None:
         self._frame = frame
         self._spec = prompt_spec
