@@ -72,20 +72,24 @@ class LinearClassifier(Proxy):
 
     def fit(self, rows: NDArray[np.intp], labels: NDArray[np.int8]) -> None:
         """Fit the regression and its calibration to the labels."""
-        count, positives = len(labels), int(labels.sum())
+        count, positives, fewest = len(labels), int(labels.sum()), count_fewest(labels)
         self._base_rate = (positives + 1) / (count + 2)
         self._coefficients = None
-        fewest = min(positives, count - positives)
         if not fewest:
             return
         features = self._features()[self._content(rows)]
+        columns = _used_columns(features)
+        features = features[:, columns]
         with _one_thread():
             if count >= _FEWEST_TO_CHOOSE and count >= _CHOOSE_AGAIN * self._chosen_at:
                 self._c = self._choose_c(features, labels)
                 self._chosen_at = count
-            self._coefficients = _fit(features, labels, self._c)
+            fitted = _fit(features, labels, self._c)
+            weights = np.zeros(self._features().shape[1], np.float32)
+            weights[columns] = fitted[0]
+            self._coefficients = weights, fitted[1]
             if fewest == 1:
-                self._calibrate_weakly(_decision(features, self._coefficients))
+                self._calibrate_weakly(_decision(features, fitted))
                 return
             values = _held_out(features, labels, self._c)
         self._slope, self._intercept = platt(values, labels.astype(np.float64))
@@ -108,16 +112,16 @@ class LinearClassifier(Proxy):
 
     def held_out(self, rows: NDArray[np.intp], labels: NDArray[np.int8]) -> NDArray[np.float64]:
         """Return the score of each row by a regression that was fitted without its fold."""
-        fewest = min(int(labels.sum()), int((labels == 0).sum()))
-        if fewest < 2:
+        if count_fewest(labels) < 2:
             return np.zeros(len(rows))
         features = self._features()[self._content(rows)]
+        features = features[:, _used_columns(features)]
         with _one_thread():
             return _held_out(features, labels, self._c)
 
     def _choose_c(self, features: Any, labels: NDArray[np.int8]) -> float:
         """Return the value of C with the lowest cross-validated loss."""
-        if min(int(labels.sum()), int((labels == 0).sum())) < _FOLDS:
+        if count_fewest(labels) < _FOLDS:
             return self.default_c
         losses = [_log_loss(_held_out(features, labels, c), labels) for c in self.grid]
         return self.grid[int(np.argmin(losses))]
@@ -238,6 +242,11 @@ def require_sklearn(what: str) -> None:
     require_package("sklearn", what, extra="operators", package="scikit-learn")
 
 
+def _used_columns(features: Any) -> Any:
+    """Return the columns with a weight: of sparse features, those of words that occur in a row."""
+    return np.unique(features.indices) if hasattr(features, "indices") else slice(None)
+
+
 def _fit(
     features: Any, labels: NDArray[np.int8], c: float, used: NDArray[np.bool_] | None = None
 ) -> tuple[NDArray[np.float32], float]:
@@ -288,10 +297,16 @@ def _held_out(features: Any, labels: NDArray[np.int8], c: float) -> NDArray[np.f
     return values
 
 
+def count_fewest(labels: NDArray[np.int8]) -> int:
+    """Return the number of labels of the rarer class."""
+    positives = int(labels.sum())
+    return min(positives, len(labels) - positives)
+
+
 def stratified_folds(labels: NDArray[np.int8]) -> NDArray[np.intp]:
     """Return the fold of each row; each fold has about the same share of both classes."""
     count = _FOLDS if len(labels) <= _MANY else _FOLDS_OF_MANY
-    count = min(count, int(labels.sum()), int((labels == 0).sum()))
+    count = min(count, count_fewest(labels))
     folds = np.empty(len(labels), np.intp)
     for label in (0, 1):
         rows = np.flatnonzero(labels == label)
@@ -305,6 +320,8 @@ def _log_loss(values: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
 
 @cache
 def _thread_limits() -> Callable[..., AbstractContextManager[Any]]:
+    import scipy.optimize  # noqa: F401 (its libraries are limited only if they are loaded)
+
     if find_spec("threadpoolctl") is None:  # it comes with scikit-learn
         return lambda *, limits: nullcontext(limits)
     from threadpoolctl import ThreadpoolController

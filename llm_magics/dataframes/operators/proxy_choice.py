@@ -13,6 +13,7 @@ from llm_magics.dataframes.operators.calibration import platt, sigmoid
 from llm_magics.dataframes.operators.classifiers import (
     KeywordClassifier,
     VectorClassifier,
+    count_fewest,
     require_sklearn,
     stratified_folds,
 )
@@ -36,8 +37,11 @@ if TYPE_CHECKING:
 # The most columns of vectors that are tried.
 _MOST_VECTORS = 3
 
-# A proxy that costs money must predict better than a free one by this share of the loss.
-_WORTH = 0.05
+# A proxy must predict better than those before it by this share of the loss: a pilot is small.
+_MARGIN = 0.05
+
+# With fewer labels of a class, the pilot cannot measure the quality.
+_FEWEST_LABELS = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,19 +162,23 @@ def compare(
     """
     Return the proxies with their quality on the labels of a pilot, the best one first.
 
-    A proxy that costs money comes before a free one only if it predicts clearly better. A model
-    that turns out to return no log probabilities is left out.
+    A proxy comes before an earlier one only if it predicts clearly better, so the order of
+    ``proxies`` is that of preference. A model that turns out to return no log probabilities is left
+    out.
 
     Args:
         proxies: the proxies. Those that ask a model are asked about ``rows`` only.
         rows, labels: rows with their labels, 0 or 1.
-        pilot: those that were drawn at random, by default all. Only they measure the quality: the
-            others are the least certain ones.
+        pilot: those that were drawn at random, by default all. Only they measure the quality,
+            because the others are the least certain ones; all do if the pilot has fewer than two
+            labels of a class.
 
     Raises:
         LLMError: a model cannot be asked.
     """
-    is_pilot = np.ones(len(rows), np.bool_) if pilot is None else np.isin(rows, pilot)
+    is_measured = np.ones(len(rows), np.bool_) if pilot is None else np.isin(rows, pilot)
+    if count_fewest(labels[is_measured]) < _FEWEST_LABELS:
+        is_measured[:] = True
     found: list[tuple[Proxy, ProxyQuality]] = []
     for proxy in proxies:
         try:
@@ -179,14 +187,18 @@ def compare(
             if len(proxies) == 1:
                 raise
             continue
-        quality = measure(proxy.name, values[is_pilot], labels[is_pilot])
+        quality = measure(proxy.name, values[is_measured], labels[is_measured])
         found.append((proxy, quality))
-    found.sort(key=lambda each: _weighted_loss(*each))
-    return found
-
-
-def _weighted_loss(proxy: Proxy, quality: ProxyQuality) -> float:
-    return quality.log_loss * (1 + _WORTH) if proxy.is_paid else quality.log_loss
+    ranked: list[tuple[Proxy, ProxyQuality]] = []
+    for each in found:
+        # Before the first one that it clearly beats.
+        worse = (
+            place
+            for place, (_, other) in enumerate(ranked)
+            if each[1].log_loss < other.log_loss * (1 - _MARGIN)
+        )
+        ranked.insert(next(worse, len(ranked)), each)
+    return ranked
 
 
 def measure(name: str, values: NDArray[np.float64], labels: NDArray[np.int8]) -> ProxyQuality:
@@ -201,7 +213,7 @@ def measure(name: str, values: NDArray[np.float64], labels: NDArray[np.int8]) ->
 
 def _held_out_loss(values: NDArray[np.float64], labels: NDArray[np.int8]) -> float:
     """Return the log loss of held-out rows, with values calibrated on the others."""
-    if min(int(labels.sum()), int((labels == 0).sum())) < 2:
+    if count_fewest(labels) < 2:
         return float("inf")
     scale = float(values.std()) or 1.0
     values = (values - values.mean()) / scale

@@ -14,6 +14,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.operators import classifiers, proxy_choice
+from llm_magics.dataframes.operators.chosen_proxy import ChosenProxy
 from llm_magics.dataframes.operators.classifiers import (
     KeywordClassifier,
     VectorClassifier,
@@ -21,7 +22,7 @@ from llm_magics.dataframes.operators.classifiers import (
     stratified_folds,
 )
 from llm_magics.dataframes.operators.model_proxies import ModelAnswers, ModelConfidence
-from llm_magics.dataframes.operators.proxies import ColumnScores, read_scores
+from llm_magics.dataframes.operators.proxies import ColumnScores, Proxy, read_scores
 from llm_magics.dataframes.operators.proxy_choice import (
     ProxyTask,
     auc,
@@ -304,7 +305,7 @@ def test_without_scikit_learn_there_is_a_hint(
 
 
 def test_the_best_proxy_comes_first(service: Judge) -> None:
-    """By the loss on held-out labels; one that costs money only if it is clearly better."""
+    """By the loss on held-out labels; one that is listed later only if it is clearly better."""
     vectors, labels = separable(200)
     frame = pd.DataFrame({"text": [f"{'yes' if y else 'no'} {n}" for n, y in enumerate(labels)]})
     frame["v"], frame["noise"] = list(vectors), np.random.default_rng(1).random(200)
@@ -317,7 +318,7 @@ def test_the_best_proxy_comes_first(service: Judge) -> None:
     model = ModelAnswers(task.statements, rows, task.prompts_for("lab/m"), rows_per_prompt=20)
     frame["known"] = labels.astype(float)
     perfect = ColumnScores(frame, "known", rows)
-    assert [proxy for proxy, _ in compare([model, perfect, good], rows, labels)] == [
+    assert [proxy for proxy, _ in compare([perfect, model, good], rows, labels)] == [
         perfect,
         model,
         good,
@@ -358,6 +359,48 @@ def test_fits_are_fast() -> None:
         proxy.fit(np.arange(count), labels[:count])
     assert chosen == [50, 110, 300]
     assert classifiers._FOLDS_OF_MANY < classifiers._FOLDS
+
+
+class Fixed(Proxy):
+    """A proxy with given scores."""
+
+    learns = False
+
+    def __init__(self, name: str, scores: Any, *, is_paid: bool = False) -> None:
+        self.name, self.is_paid = name, is_paid
+        self.scores = np.asarray(scores, np.float64)
+
+    def predict(self) -> Any:
+        return self.scores
+
+    def held_out(self, rows: Any, labels: Any) -> Any:
+        return self.scores[rows]
+
+
+def test_the_choice_is_made_with_enough_labels() -> None:
+    """It is repeated when there are more of them."""
+    draw = np.random.default_rng(0)
+    labels = draw.permutation(np.repeat([0, 1], 100)).astype(np.int8)
+    good, bad = Fixed("good", 0.2 + 0.6 * labels), Fixed("bad", draw.random(200))
+    proxy = ChosenProxy([bad, good], 200, lambda *_: False)
+    assert (proxy.name, proxy.learns) == ("none", False)
+    zeros = np.flatnonzero(labels == 0)[:10]
+    proxy.fit(zeros, labels[zeros])
+    assert proxy.chosen is bad  # the first one, because nothing is known
+    proxy.fit(np.arange(60), labels[:60])
+    assert proxy.chosen is good
+    assert proxy.quality is proxy.qualities[0]
+
+
+def test_a_paid_proxy_that_does_not_pay_is_not_chosen() -> None:
+    """Without any other, the scores say nothing."""
+    labels = np.repeat([0, 1], 20).astype(np.int8)
+    paid = Fixed("paid", labels, is_paid=True)
+    for pays in (False, True):
+        proxy = ChosenProxy([paid], 40, lambda *_, pays=pays: pays)
+        proxy.fit(np.arange(40), labels)
+        assert proxy.name == ("paid" if pays else "none")
+        assert (np.ptp(proxy.predict()) > 0) == pays
 
 
 def test_the_quality_is_that_on_the_pilot() -> None:
