@@ -167,9 +167,11 @@ def _estimate_unknown(
         alone = sample.variance(above) / np.maximum(effective - 1, 1)
         variance = sample.variance(residuals) / np.maximum(effective - 1 - is_used, 1)
         ratio = np.where(alone > 0, variance / alone, 1.0)
-        # As far as predictions have reduced the variance, errors may have been missed.
-        missed = _rare_errors(sample, residuals, z) * (1 - np.minimum(ratio, 1))
-        increase = _divide(missed, effective * mean * (1 - mean))
+        # As far as predictions have reduced the variance, it is estimated (as in Student's
+        # distribution), the slope has an error, and wrong predictions may have been missed.
+        estimated = ratio * ((z * z + 1) / (2 * np.maximum(effective - 2, 1)) + 1 / effective)
+        missed = _divide(_rare_errors(sample, residuals, z), effective * mean * (1 - mean))
+        increase = (estimated + missed) * (1 - np.minimum(ratio, 1))
         squares = sample.sum(answered * residuals**2)
         cubes = sample.sum(answered * residuals**3)
     return _Unknown(
