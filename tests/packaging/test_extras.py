@@ -70,6 +70,16 @@ import dask.dataframe as dd, pandas as pd, llm_magics as lm
 frame = dd.from_pandas(pd.DataFrame({"text": ["a", "b"]}), npartitions=2)
 assert len(frame.llm.embed("text", model="echo/echo").compute(scheduler="threads")) == 2
 """,
+    "operators": """
+import pandas as pd
+import llm_magics as lm
+frame = pd.DataFrame({"text": [f"{n % 7} is {n % 5}" for n in range(300)]})
+frame["label"] = frame.text.str.contains("3")
+statement = "{{ text }} names a three"
+found = frame.llm.filter(statement, accuracy=0.9, oracle="label")
+assert found.llm.report.proxy == "keywords"
+assert len(frame.llm.share(statement, oracle="label", labels=60)) == 1
+""",
     "index": VECTORS
     + 'assert len(lm.index(df.llm.embed("text", model="echo/echo").vector)) == 12',
     "keyring": "import keyring, llm_magics.settings.credentials",
