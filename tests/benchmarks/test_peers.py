@@ -64,4 +64,12 @@ def test_minilm_against_sentence_transformers(record: Record) -> None:
         record(
             f"MiniLM, rows/s: {name} / sentence-transformers", f"{told[name]:.2f}", "at least 1"
         )
-    assert min(told.values()) >= 0.6  # a wall time, on a shared machine
+    assert told["huggingface-local"] >= 0.6  # a wall time, on a shared machine
+    # PyTorch has kernels for AVX-512, which make it about twice as fast there.
+    assert told["local"] >= (0.3 if "avx512f" in _cpu_flags() else 0.6)
+
+
+def _cpu_flags() -> set[str]:
+    """What the processor can do, as Linux says it."""
+    info = Path("/proc/cpuinfo")
+    return set(info.read_text("utf-8").split()) if info.exists() else set()
