@@ -142,7 +142,7 @@ class AccuracyCascade(Cascade):
 
     def _limit(self) -> float:
         """Return the number of errors allowed."""
-        return self._tolerance * (len(self.table) - self.trainer.failures())
+        return self._tolerance * (len(self.table) - self.table.failures)
 
     def _path(self, ranking: Ranking) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
         """Return the rows by descending certainty, and the error expected in each."""
@@ -184,6 +184,6 @@ class AccuracyCascade(Cascade):
         table.ask(path[regions.certified :])
         self.kept, self.dropped = region.where(decided), region.where(~decided)
         found = int((losses(region.rows, len(path))[table.is_known[region.rows]] == 1).sum())
-        answered = max(len(table) - self.trainer.failures(), 1)
+        answered = max(len(table) - self.table.failures, 1)
         errors = max(np.floor(limit + 1e-9) - found, 0) if (~table.is_known).any() else 0
         self.bound = {"accuracy": 1 - errors / answered}

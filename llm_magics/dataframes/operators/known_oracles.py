@@ -27,7 +27,7 @@ class ColumnOracle(RememberingOracle):
     """
     A column of human labels.
 
-    Each row with a label is an item of its own, because equal texts may have different labels.
+    Each row with a label is a separate item, because equal texts may have different labels.
     Rows without one have no item.
 
     Attributes:
@@ -69,7 +69,7 @@ class ColumnOracle(RememberingOracle):
 
 class FunctionOracle(RememberingOracle):
     """
-    A function of the row; each row is an item of its own.
+    A function of the row; each row is a separate item.
 
     An item fails if the function raises an error, or returns something other than a bool.
 

@@ -131,7 +131,7 @@ class ModelPairOracle(PromptOracle):
 
 class FunctionPairOracle(RememberingOracle):
     """
-    A function of a pair of rows; each pair is an item of its own.
+    A function of a pair of rows; each pair is a separate item.
 
     Its argument is a `pandas.Series` with the columns of both tables, named ``left.NAME`` and
     ``right.NAME``. As for `ModelPairOracle`, ``items`` and ``digests`` are empty.

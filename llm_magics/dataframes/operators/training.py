@@ -9,7 +9,7 @@ import numpy as np
 
 from llm_magics.dataframes.operators.calibration import calibrate
 from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows
-from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
+from llm_magics.dataframes.operators.oracle import NO, YES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -66,7 +66,7 @@ class Trainer:
     def __init__(self, table: LabelledRows, proxy: ScoreModel, rng: np.random.Generator) -> None:
         self.table = table
         self._proxy = proxy
-        # Equal scores have no order of their own.
+        # Equal scores are in random order.
         self._ties = rng.permutation(len(table))
         self.probability = np.full(len(table), 0.5)
 
@@ -92,7 +92,3 @@ class Trainer:
     def known_positives(self) -> int:
         """Return the number of rows with the label yes."""
         return int((self.table.labels == YES).sum())
-
-    def failures(self) -> int:
-        """Return the number of rows whose oracle failed."""
-        return int((self.table.labels == FAILED).sum())
