@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from llm_magics.dataframes.operators.prompt_waves import PromptWaves
+from llm_magics.dataframes.operators.prompt_waves import PromptWaves, SendsWaves
 from llm_magics.dataframes.operators.questions import (
     Questions,
     question_prompts,
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.reports import RowsEstimate
 
 
-class PromptOracle(RememberingOracle):
+class PromptOracle(SendsWaves, RememberingOracle):
     """
     A model that answers one prompt for each item.
 
@@ -64,18 +63,6 @@ class PromptOracle(RememberingOracle):
     def expect(self, calls: int) -> None:
         """Set the number of items that may be asked in total, for the progress."""
         self._waves.expected = calls
-
-    def __enter__(self) -> Self:
-        self._waves.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._waves.__exit__(kind, error, traceback)
 
     def _obtain(self, items: NDArray[np.int32], record: Answer) -> None:
         numbers = items.tolist()

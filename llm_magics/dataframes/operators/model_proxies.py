@@ -14,7 +14,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics.dataframes.confidence import field_confidences
 from llm_magics.dataframes.operators.packed_prompts import PackedPrompts, RowsPerPrompt
 from llm_magics.dataframes.operators.packing import YES_NO
-from llm_magics.dataframes.operators.prompt_waves import PromptWaves
+from llm_magics.dataframes.operators.prompt_waves import PromptWaves, SendsWaves
 from llm_magics.dataframes.operators.proxies import UNKNOWN_SCORE, Proxy
 from llm_magics.dataframes.operators.questions import FIELD, YES_NO_SCHEMA, Questions, read_yes_no
 from llm_magics.dataframes.row_prompts import RowPrompts
@@ -100,7 +100,7 @@ class ModelProxy(Proxy):
         return found
 
 
-class ModelConfidence(ModelProxy):
+class ModelConfidence(SendsWaves, ModelProxy):
     """
     The probability of yes, by the log probabilities of a cheap model's answers.
 
@@ -127,18 +127,6 @@ class ModelConfidence(ModelProxy):
             parameters = {**spec.parameters, "choices": spec.choices}
         self._waves = PromptWaves(spec, parameters)
         self.name = f"the confidence of {self._waves.model}"
-
-    def __enter__(self) -> Self:
-        self._waves.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._waves.__exit__(kind, error, traceback)
 
     def _ask(self, items: Sequence[int]) -> None:
         # A model without log probabilities is found out by the first answer.

@@ -6,8 +6,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from llm_magics.dataframes.operators.packing_check import (
     PackingCheck,
     check_sizes,
 )
-from llm_magics.dataframes.operators.prompt_waves import PromptWaves
+from llm_magics.dataframes.operators.prompt_waves import PromptWaves, SendsWaves
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError, ParseError, UsageError, abbreviate
 from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
 RowsPerPrompt = int | Literal["auto"]
 
 
-class PackedPrompts:
+class PackedPrompts(SendsWaves):
     """
     A question about many rows, asked about several of them in one prompt.
 
@@ -115,18 +114,6 @@ class PackedPrompts:
     def cost_usd(self) -> float | None:
         """The cost of the calls in US dollars; ``None`` if unknown."""
         return self._waves.cost_usd
-
-    def __enter__(self) -> Self:
-        self._waves.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._waves.__exit__(kind, error, traceback)
 
     def ask(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> list[Any]:
         """

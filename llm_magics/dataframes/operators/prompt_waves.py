@@ -149,3 +149,21 @@ class PromptWaves:
         if self._display is None:
             self._display = current_host().create_progress_display()
         self._display(progress)
+
+
+class SendsWaves:
+    """In a ``with`` block, all waves of ``_waves`` share one line of progress."""
+
+    _waves: PromptWaves
+
+    def __enter__(self) -> Self:
+        self._waves.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._waves.__exit__(kind, error, traceback)
