@@ -39,7 +39,7 @@ NORMAL_COUNT = 15
 _Z95 = NormalDist().inv_cdf(0.975)
 
 # From this part of the variance on, predictions are too weak to smooth the distribution of a count.
-_UNEXPLAINED = 0.95
+_UNEXPLAINED = 0.7
 
 # The slope of a group is combined with that of all groups, as if the latter came from this number
 # of its labels.
