@@ -1,0 +1,1 @@
+"""The history of the calls of all kernels, in one SQLite file."""
