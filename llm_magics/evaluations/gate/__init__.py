@@ -1,0 +1,1 @@
+"""The gate for CI: compare evaluation sets with a baseline, and fail only on evidence of a drop."""
