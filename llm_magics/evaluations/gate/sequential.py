@@ -33,7 +33,7 @@ _erfc = np.frompyfunc(math.erfc, 1, 1)
 
 def spend(alpha: float, time: float) -> float:
     """Return the error rate that may be used up to ``time`` (0 to 1): ``alpha * time ** 3``."""
-    return alpha * min(1.0, time) ** _EXPONENT
+    return float(alpha * min(1.0, time) ** _EXPONENT)
 
 
 def boundaries(spent: Sequence[float], times: Sequence[float]) -> list[float]:
@@ -106,7 +106,7 @@ class _Process:
         """Return the probability of a first crossing at ``time``, at ``bound``."""
         step = time - self.time
         excess = bound * math.sqrt(time) - self.grid - self.drift * step
-        tails = _erfc(excess / math.sqrt(2 * step)).astype(np.float64) / 2
+        tails = np.asarray(_erfc(excess / math.sqrt(2 * step)), np.float64) / 2
         return float(tails @ self.weights)
 
     def advance(self, bound: float, time: float) -> float:

@@ -109,7 +109,7 @@ def look(
     begin = 0
     for position, end in enumerate(ends):
         rows = slice(begin, end)
-        drawn = _draw_wave(stored[rows], fresh[rows], permutations)
+        drawn = _draw_wave(stored[rows], fresh[rows], permutations, position)
         sums[:, position], squares[:, position], counts[position] = drawn
         begin = end
     sums, squares = sums.cumsum(axis=1), squares.cumsum(axis=1)
@@ -129,10 +129,13 @@ def _studentize(sums: Matrix, squares: Matrix, counts: Matrix) -> Matrix:
     variance = np.maximum(squares / n - mean**2, 0.0).round(12)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = -mean.round(12) / np.sqrt(variance / np.maximum(n - 1, 1))
-    return np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=-np.inf).round(_DIGITS)
+    rounded: Matrix = np.nan_to_num(found, nan=0.0, posinf=np.inf, neginf=-np.inf).round(_DIGITS)
+    return rounded
 
 
-def _draw_wave(stored: Matrix, fresh: Matrix, permutations: int) -> tuple[Matrix, Matrix, int]:
+def _draw_wave(
+    stored: Matrix, fresh: Matrix, permutations: int, position: int
+) -> tuple[Matrix, Matrix, int]:
     """
     Return the sums and the sums of squares of the differences of one wave, and its items.
 
@@ -144,9 +147,10 @@ def _draw_wave(stored: Matrix, fresh: Matrix, permutations: int) -> tuple[Matrix
     differences = np.nanmean(fresh[is_known], axis=1) - np.nanmean(stored[is_known], axis=1)
     sums[0], squares[0] = differences.sum(), (differences**2).sum()
     values = np.hstack([stored, fresh])
-    # The same answers give the same result. The seed does not depend on which answers are new.
+    # The same answers give the same result. The seed does not depend on which answers are new, and
+    # equal waves have different seeds.
     key = zlib.crc32(np.sort(values, axis=1).tobytes())
-    random = np.random.default_rng([_SEED, key])
+    random = np.random.default_rng([_SEED, position, key])
     lowest, highest = np.nanmin(values[is_known], axis=1), np.nanmax(values[is_known], axis=1)
     # Items with equal answers are zero in every permutation.
     is_open = is_known.copy()
@@ -163,7 +167,7 @@ def _draw_wave(stored: Matrix, fresh: Matrix, permutations: int) -> tuple[Matrix
             *np.unique(answers[has_two], axis=0, return_counts=True), strict=True
         ):
             changes, chances = _two_valued(row, new)
-            counted = random.multinomial(count, chances, size=permutations)
+            counted = random.multinomial(count, chances, size=permutations).astype(np.float64)
             sums[1:] += counted @ changes
             squares[1:] += counted @ changes**2
         _add_others(sums[1:], squares[1:], answers[~has_two], new, random)

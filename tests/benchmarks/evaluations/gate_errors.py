@@ -17,6 +17,7 @@ import argparse
 import json
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -162,6 +163,7 @@ def planned(cell: Cell) -> Cell:
     return Cell(**{**cell.__dict__, "items": int(np.ceil(items / share))})
 
 
+@cache
 def cells() -> dict[str, Cell]:
     """Return all cells by their names."""
     found: dict[str, Cell] = {}
@@ -219,7 +221,7 @@ def measure(path: Path, only: str | None) -> None:
     for name, cell in cells().items():
         if only and only not in name:
             continue
-        for first in range(0, 20_000 if cell.baselines else GATES, CHUNK):
+        for first in range(0, 10_000 if cell.baselines else GATES, CHUNK):
             if first in known[name]:
                 continue
             alarms = [alarm(name, cell, first + each) for each in range(CHUNK)]
