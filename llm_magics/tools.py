@@ -122,12 +122,14 @@ class Toolbox:
     def __contains__(self, name: str) -> bool:
         return name in self._functions
 
-    def call(self, call: ToolCall) -> str:
+    def call(
+        self, call: ToolCall, note_error: Callable[[Exception], None] = lambda error: None
+    ) -> str:
         """
         Call the function and return its result as text for the model.
 
         The arguments are validated. Errors are returned as text, so that the model can correct its
-        call.
+        call; ``note_error`` also gets them.
         """
         function = self._functions.get(call.name)
         if function is None:
@@ -140,6 +142,7 @@ class Toolbox:
                 self._run_coroutine(_await(result)) if inspect.isawaitable(result) else result
             )
         except Exception as error:  # the user's function may raise any error
+            note_error(error)
             return redact(f"Error: {type(error).__name__}: {error}")[:2000]
 
 

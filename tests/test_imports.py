@@ -111,7 +111,7 @@ ORDER = [
     ["runtime.delivery", "runtime.doctor"],
     ["runtime.routing"],
     ["runtime.session"],
-    ["runtime.history"],
+    ["runtime.history", "runtime.telemetry"],
     ["runtime.model_list_cache", "runtime.provider_pool", "runtime.prompts"],
     ["runtime.response"],
     ["runtime.pricing"],

@@ -13,6 +13,7 @@ from llm_magics.mcp.schema_bounds import is_bounded
 from llm_magics.mcp.servers import Servers, ServerTool, call_request, servers
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.serialization import digest_messages
+from llm_magics.runtime.telemetry.calls import trace_tool
 from llm_magics.tools import truncate
 from llm_magics.types import ChatMessage, ToolCall
 
@@ -114,7 +115,11 @@ class ServerCalls:
         tool = self._tools[call.name]
         if approvals.allowed_digests(tool.server).get(tool.tool) != checked.digest:
             approvals.remember(tool.server, {tool.tool: checked.digest})
-        result = await self._servers.call(tool, call.arguments)
+        with trace_tool(call, "extension") as span:
+            result = await self._servers.call(tool, call.arguments)
+            span.finish(result.text)
+            if result.is_error:
+                span.fail("tool_error")
         result = replace(result, text=truncate(result.text, session.config.tool_result_max_chars))
         self._servers.record(checked.request, result)
         return result

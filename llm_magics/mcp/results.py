@@ -21,10 +21,11 @@ _MAX_PICTURE_BYTES = 5_000_000
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """The result of a call: its text, and its pictures."""
+    """The result of a call: its text, its pictures, and whether the server calls it an error."""
 
     text: str
     images: tuple[Image, ...] = ()
+    is_error: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as JSON, for a recording."""
@@ -68,7 +69,7 @@ def read_result(
         text = f"Error: {text}"
     if not text and not images:
         text = "(no result)"
-    return ToolResult(text, tuple(images))
+    return ToolResult(text, tuple(images), is_error)
 
 
 def _is_repeated(structured: Any, parts: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ from llm_magics.notebook.frontend import display_mode
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.structured import StructuredCall, calls_message
+from llm_magics.runtime.telemetry.calls import trace_tool
 from llm_magics.tools import Toolbox, format_call, format_json, truncate
 from llm_magics.types import ChatMessage, Tool, ToolCall
 
@@ -104,7 +105,11 @@ class ToolRounds:
         if call.name in self._toolbox and not self._may_run(call):
             result = _NOT_ALLOWED
         else:
-            result = truncate(self._toolbox.call(call), session.config.tool_result_max_chars)
+            with trace_tool(call, "function") as span:
+                result = truncate(
+                    self._toolbox.call(call, span.fail), session.config.tool_result_max_chars
+                )
+                span.finish(result)
         self._show(call, result)
         return ChatMessage("tool", result, tool_call_id=call.id)
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from llm_magics.errors import LLMError
+from llm_magics.errors import LLMError, ReplayMissError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.configs import remove_credential_headers
 from llm_magics.runtime.parsing import answer_in_thoughts
@@ -69,6 +69,13 @@ class AnswerLookup:
         except LLMError:  # the model's weights are unknown: do not use the cache
             return None
         return None if self._is_fresh else self._cached(self._cache)
+
+    async def has_answer(self) -> bool:
+        """Return whether an answer is stored, also with a strict recording."""
+        try:
+            return await self.find() is not None
+        except ReplayMissError:
+            return False
 
     def _cached(self, cache: Cache) -> Mapping[str, Any] | None:
         found = cache.get_all([self._key, self._former_key])

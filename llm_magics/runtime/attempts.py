@@ -40,6 +40,7 @@ from llm_magics.runtime.policies.retry import (
     may_fall_back,
 )
 from llm_magics.runtime.routing import Candidate, Route
+from llm_magics.runtime.telemetry.calls import note_failed_attempt
 from llm_magics.settings.config import Config
 
 
@@ -386,7 +387,9 @@ class Attempt:
 
     def _is_swallowed(self, error: ProviderError) -> bool:
         goes_on = self._run.goes_on_after(error, self)
-        if not goes_on:
+        if goes_on:
+            note_failed_attempt(self.route.provider, self.route.model, error)
+        else:
             self._run.over()
         return goes_on
 

@@ -11,7 +11,7 @@ from copy import copy
 from typing import Any
 from uuid import uuid4
 
-from llm_magics.errors import ProviderError, ReplayMissError
+from llm_magics.errors import ProviderError
 from llm_magics.host import Progress, current_host, warn
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import as_stream
@@ -44,6 +44,7 @@ from llm_magics.runtime.routing import Candidate, Route, find_candidates, log_ca
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
 from llm_magics.runtime.storage.serialization import decode_answer
+from llm_magics.runtime.telemetry.attributes import CallDetails
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, Timing, Usage
 from llm_magics.wire.finish_reasons import Outcome, has_limit
 
@@ -106,12 +107,10 @@ class ChatCall:
         self._route: Route | None = None
         self._chunks: list[StreamChunk] = []
         self._measured: tuple[int, float, ModelResponse, Timing] | None = None
-        self._interrupted = self._is_replayed = False
+        self._interrupted = self._is_replayed = self._is_incomplete = False
         self._attempts: Attempts | None = None
         self._lookup: AnswerLookup | None = None
-        self._is_sent = False
-        self._sent_at = 0.0
-        self._is_incomplete = False
+        self._is_sent, self._sent_at = False, 0.0
 
     @property
     def schema(self) -> Any:
@@ -177,20 +176,14 @@ class ChatCall:
         estimates: list[Estimate] = []
         for each in await find_candidates(self._session, self._model):
             route = await route_to(self._session, each)
-            if not estimates and await self._is_stored(route, self._parameters(route)):
+            lookup = None if estimates else self._answer_lookup(route, self._parameters(route))
+            if lookup is not None and await lookup.has_answer():
                 return None
             await self.deliveries.prepare(route)
             estimates.append(self._estimate(route))
         return max(
             estimates, key=lambda each: math.inf if each.cost_usd is None else each.cost_usd
         )
-
-    async def _is_stored(self, route: Route, parameters: ModelParameters) -> bool:
-        try:
-            lookup = self._answer_lookup(route, parameters)
-            return lookup is not None and await lookup.find() is not None
-        except ReplayMissError:
-            return False
 
     def _answer_lookup(self, route: Route, parameters: ModelParameters) -> AnswerLookup | None:
         """Return the lookup of stored answers; ``None`` without a recording and a cache."""
@@ -251,7 +244,9 @@ class ChatCall:
         """Run the call. Closing the generator or cancelling its task stops the model at once."""
         run = await self._start()
         try:
-            with log_call(self._session, "chat", lambda: self._route, self.response):
+            with log_call(
+                self._session, "chat", lambda: self._route, self.response, self._details
+            ):
                 async for attempt in run:
                     self._route = attempt.route
                     async with attempt:
@@ -284,6 +279,11 @@ class ChatCall:
         finally:
             self._remember()
         self._warn()
+
+    def _details(self) -> CallDetails:
+        """Return what a trace of the call has in addition to its response."""
+        parameters = None if self._route is None else self._parameters(self._route)
+        return CallDetails(parameters=parameters, thread=self._prompt.thread, chunks=self._chunks)
 
     async def _store(self) -> None:
         """Store a new answer in the recording and the cache."""
@@ -440,10 +440,9 @@ class ChatCall:
         return answer_in_thoughts(ModelResponse.of(chunks), self._prompt.schema)
 
     def _cost(self, answer: ModelResponse) -> pricing.Cost:
-        if self._is_replayed:
-            return pricing.Cost(0.0, 0.0)
-        if self._route is None:
-            return pricing.Cost(None, None)
+        if self._is_replayed or self._route is None:
+            usd = 0.0 if self._is_replayed else None
+            return pricing.Cost(usd, usd)
         provider, model = self._route.provider, self._route.model
         return pricing.answer_cost(
             self._session.config, provider, model, answer, is_sent=self._is_sent

@@ -23,6 +23,8 @@ from llm_magics.runtime import pricing
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
+from llm_magics.runtime.telemetry.attributes import CallDetails
+from llm_magics.runtime.telemetry.calls import start_call
 from llm_magics.secrets import redact
 
 __all__ = ["INTERRUPTED", "Route", "find_candidates", "find_route", "log_call", "route_to"]
@@ -254,20 +256,31 @@ def log_call(
     kind: str,
     route: Callable[[], Route | None],
     response: Callable[[], Response],
+    details: Callable[[], CallDetails] = CallDetails,
 ) -> Generator[None, None, None]:
-    """Log the call inside the block, however it ends, with its last ``route``."""
-    started = datetime.now(UTC)
+    """
+    Log and trace the call inside the block, however it ends, with its last ``route``.
+
+    ``details`` returns what a trace has in addition to the log.
+    """
+    started, first = datetime.now(UTC), route()
+    span = start_call(kind, first.provider if first else None, first.model if first else "")
     ending: dict[str, str] = {}
+    failure: BaseException | None = None
     try:
         yield
-    except (asyncio.CancelledError, GeneratorExit):
-        ending = {"finish_reason": INTERRUPTED}
+    except (asyncio.CancelledError, GeneratorExit) as stop:
+        ending, failure = {"finish_reason": INTERRUPTED}, stop
         raise
     except Exception as error:
         ending = {"finish_reason": "error", "error": redact(f"{type(error).__name__}: {error}")}
+        failure = error
         raise
     finally:
         answer, taken = response(), route()
+        if span is not None:
+            provider, model = (taken.provider, taken.model) if taken else (None, "")
+            span.end(provider, model, answer, details, failure)
         session.runs.add(
             run_log.Run(
                 time=started,

@@ -60,6 +60,7 @@ class ChunkDecoder(EventChunkDecoder):
         self._ids = CallIds(taken)
         self._at = at  # characters of text and tool calls so far
         self._usage: dict[str, Any] = {}
+        self._start: dict[str, Any] = {}
         self._queries: dict[str, str] = {}
         self._blocks: dict[int, dict[str, Any]] = {}
         self._finish_reason: str | None = None
@@ -86,6 +87,7 @@ class ChunkDecoder(EventChunkDecoder):
         if kind == "error":
             raise InStreamError(event)
         if kind == "message_start":
+            self._start = {name: event["message"].get(name) for name in ("id", "model")}
             self._count(event["message"].get("usage"))
         elif kind == "content_block_start":
             unfinished = self._stop(event, elapsed_s)  # some servers number all blocks 0
@@ -105,7 +107,8 @@ class ChunkDecoder(EventChunkDecoder):
         elif kind == "message_stop":
             self.finished = True
             usage = parse_usage(self._usage)
-            last = StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, event)
+            raw = {**event, "message": self._start} if self._start else event
+            last = StreamChunk("", "", elapsed_s, self._finish_reason, usage, None, raw)
             return self._with_unfinished(last, elapsed_s)
         return None
 

@@ -111,6 +111,18 @@ from llm_magics.runtime.document_text import has_pdf_reader
 import mammoth
 assert has_pdf_reader()
 """,
+    "otel": """
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+import llm_magics as lm
+spans = InMemorySpanExporter()
+trace.set_tracer_provider(TracerProvider())
+trace.get_tracer_provider().add_span_processor(SimpleSpanProcessor(spans))
+lm.ask("hello", model="echo/echo")
+assert [each.name for each in spans.get_finished_spans()] == ["chat echo"]
+""",
     "docs": "import myst_nb, pydata_sphinx_theme, sphinx",
     "notebooks": "import jupyterlab, matplotlib, scipy, sklearn, dask.dataframe, nbval, xllamacpp",
 }

@@ -53,6 +53,7 @@ from llm_magics.runtime.response import Response
 from llm_magics.runtime.routing import Route, find_route, log_call
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
+from llm_magics.runtime.telemetry.attributes import CallDetails
 from llm_magics.types import StreamChunk, Usage
 
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ class EmbeddingCall:
             dimensions=self._options.dimensions,
             batch=self._batch,
         )
-        with log_call(self._session, "embedding", lambda: route, self.response):
+        with log_call(self._session, "embedding", lambda: route, self.response, self._details):
             began = time.perf_counter()
             await self._find_cached(route)
             if (self.results.outcomes == PENDING).any():
@@ -362,6 +363,9 @@ class EmbeddingCall:
     def sent(self) -> int:
         """The number of texts that were sent and answered."""
         return self._sender.sent if self._sender else 0
+
+    def _details(self) -> CallDetails:
+        return CallDetails(dimensions=self.results.dimensions or None)
 
     def response(self) -> Response:
         """Return the measurements of the call, as a response without text."""

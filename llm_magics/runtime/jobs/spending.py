@@ -12,6 +12,7 @@ from llm_magics.runtime.jobs.run import JobRun
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.run_log import Run
+from llm_magics.runtime.telemetry.calls import record_job
 from llm_magics.usage import Usage
 
 
@@ -81,6 +82,9 @@ def log_jobs(  # noqa: PLR0913 (the facts of a run)
             error=error or None,
             cell=current_host().current_cell.number,
         )
+    )
+    record_job(
+        route.provider, route.model, started, usage=usage, cost_usd=cost_usd, error=bool(error)
     )
 
 

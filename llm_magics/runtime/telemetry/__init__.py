@@ -1,0 +1,1 @@
+"""Spans, metrics and events of calls, in OpenTelemetry's conventions for generative AI."""
