@@ -17,11 +17,13 @@ class Ranker:
 
     Statements with a word of ``poison`` are refused. With ``biased``, close comparisons go to the
     first position. ``score_of`` gives the score of a number; ``None`` leaves the row out of a pack.
+    In prompts about more than ``most_rows``, all scores are 0.
     """
 
     def __init__(self) -> None:
         self.poison: set[str] = set()
         self.biased = 0.0
+        self.most_rows = 1000
         self.score_of: Callable[[float], float | None] = lambda number: min(100, max(0, number))
         self.delay_s = 0.0
         self.scorings: list[list[str]] = []
@@ -53,6 +55,8 @@ class Ranker:
     def _scores(self, rows: list[dict[str, str]]) -> Any:
         self.scorings.append([each["text"] for each in rows])
         scores = [(each["id"], self.score_of(_number(each["text"]))) for each in rows]
+        if len(rows) > self.most_rows:
+            scores = [(row, 0) for row, _ in scores]
         is_alone = len(rows) == 1
         return {
             "answers": [

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from llm_magics._util.text import pluralize
 from llm_magics.dataframes.operators.prompt_waves import MOST_ESTIMATED
 from llm_magics.dataframes.reports import RowsEstimate, sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
@@ -32,7 +33,18 @@ class Consent:
     def __init__(self, prompt_spec: RowPrompts) -> None:
         self._is_dry = prompt_spec.dry_run
         is_allowed = prompt_spec.yes or session.config.budget is not None
-        self._is_given = is_allowed and not self._is_dry
+        self._is_always_given = self._is_given = is_allowed and not self._is_dry
+        self._reason, self._so_far = "", "Nothing was sent"
+
+    def renew(self, reason: str, answers: int) -> None:
+        """
+        Ask again before the next wave, because more prompts are needed than was estimated.
+
+        ``reason`` says why, and ``answers`` is the number of answers so far.
+        """
+        self._is_given = self._is_always_given
+        self._reason = f", {reason}"
+        self._so_far = f"The {pluralize(answers, 'answer')} so far are stored"
 
     def obtain(
         self, estimate: Callable[[], RowsEstimate], later: Callable[[], RowsEstimate]
@@ -58,7 +70,8 @@ class Consent:
         total = add_estimates(wave, later())
         if self._is_dry:
             raise DryRunEnd(total)
-        confirm_cost(total.cost_usd, f"up to {total.prompts:,} prompts", _HOW_TO_ALLOW)
+        what = f"up to {total.prompts:,} prompts{self._reason}"
+        confirm_cost(total.cost_usd, what, _HOW_TO_ALLOW, so_far=self._so_far)
         self._is_given = True
 
 

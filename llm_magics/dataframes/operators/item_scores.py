@@ -57,6 +57,9 @@ class ItemScores(Protocol):
     def estimate(self) -> RowsEstimate:
         """Return the estimated cost, without prompts that have an answer."""
 
+    def check_packing(self) -> bool:
+        """Check how many rows fit into a prompt; return whether fewer do than was estimated."""
+
     def obtain(self) -> NDArray[np.float64]:
         """Return the score of each item; of one that failed, NaN."""
 
@@ -95,6 +98,10 @@ class ColumnScores:
     def estimate(self) -> RowsEstimate:
         """Return the estimate of no prompts."""
         return no_cost(len(self._codes))
+
+    def check_packing(self) -> bool:
+        """Return false: there are no prompts."""
+        return False
 
     def obtain(self) -> NDArray[np.float64]:
         """Return the score of each item; NaN if the scores of all its rows are missing."""

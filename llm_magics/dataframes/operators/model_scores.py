@@ -9,6 +9,7 @@ import numpy as np
 
 from llm_magics.dataframes.operators.packed_prompts import PackedPrompts, RowsPerPrompt
 from llm_magics.dataframes.operators.packing import DEGREE
+from llm_magics.dataframes.operators.packing_check import SIZES
 from llm_magics.dataframes.row_prompts import RowPrompts
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class ModelScores:
         *,
         prompt_spec: RowPrompts,
         rows_per_prompt: RowsPerPrompt = "auto",
-        max_repeats: int,
+        max_extra: int,
     ) -> None:
         """
         Prepare the prompts; nothing is sent.
@@ -48,7 +49,7 @@ class ModelScores:
                 that the rows of a prompt differ even in a sorted table.
             prompt_spec: the model, and how to send the prompts.
             rows_per_prompt: the most rows in one prompt.
-            max_repeats: the most items that are asked again alone, because an answer lacks them.
+            max_extra: the most prompts besides one for each pack of rows.
 
         Raises:
             UsageError: ``rows_per_prompt`` is not ``"auto"`` or a positive integer.
@@ -59,7 +60,7 @@ class ModelScores:
             DEGREE,
             prompt_spec,
             rows_per_prompt=rows_per_prompt,
-            max_repeats=max_repeats,
+            max_extra=max_extra,
         )
 
     @property
@@ -96,10 +97,15 @@ class ModelScores:
         """
         Return the estimated cost, without prompts that have an answer.
 
-        With ``rows_per_prompt="auto"``, it is the most that may be sent: one row in each prompt.
+        With ``rows_per_prompt="auto"`` and without a stored check, it assumes the largest packs.
         """
         self._packed.check_stored(self._order)
         return self._packed.estimate(self._order)
+
+    def check_packing(self) -> bool:
+        """Do the check of the rows in one prompt; return whether fewer fit than was estimated."""
+        is_open = self._packed.rows_per_prompt == "auto"
+        return self._packed.choose_size(self._order) < SIZES[0] and is_open
 
     def obtain(self) -> NDArray[np.float64]:
         """Return the score of each item; of one that failed, NaN."""

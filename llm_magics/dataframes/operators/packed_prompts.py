@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from llm_magics._util.validation import check_integer
+from llm_magics.dataframes.operators.consent import add_estimates
 from llm_magics.dataframes.operators.context import usable_tokens
 from llm_magics.dataframes.operators.packing import (
     RowQuestion,
@@ -23,6 +24,7 @@ from llm_magics.dataframes.operators.packing import (
 from llm_magics.dataframes.operators.packing_check import (
     FEWEST_ROWS,
     SAMPLE,
+    SIZES,
     PackingCheck,
     check_sizes,
 )
@@ -60,7 +62,7 @@ class PackedPrompts(SendsWaves):
         prompt_spec: RowPrompts,
         *,
         rows_per_prompt: RowsPerPrompt = "auto",
-        max_repeats: int | None = None,
+        max_extra: int | None = None,
     ) -> None:
         """
         Prepare the prompts; nothing is sent.
@@ -71,7 +73,9 @@ class PackedPrompts(SendsWaves):
             prompt_spec: the model, and how to send the prompts; its text is not used.
             rows_per_prompt: the most rows in one prompt. With ``"auto"``, the first rows are asked
                 alone and together, and rows are packed if the answers are the same.
-            max_repeats: the most rows that are asked again alone; others fail. By default all.
+            max_extra: the most prompts besides one for each pack: those of the check, and of rows
+                that are asked again alone. Other rows without an answer fail. By default, there is
+                no limit.
 
         Raises:
             UsageError: ``rows_per_prompt`` is neither a positive integer nor ``"auto"``.
@@ -82,7 +86,7 @@ class PackedPrompts(SendsWaves):
         self._alone_schema = alone_schema(question)
         self._waves = PromptWaves(replace(prompt_spec, schema=self._alone_schema))
         self._size = rows_per_prompt
-        self._max_repeats = max_repeats
+        self._extra_left = max_extra
         if rows_per_prompt == "auto" and len(texts) < FEWEST_ROWS:
             self._size = 1
         self._answers: dict[int, Any] = {}
@@ -127,12 +131,24 @@ class PackedPrompts(SendsWaves):
         """
         wanted = np.asarray(rows, np.intp).tolist()
         with self:
-            if self._size == "auto":
-                sample = self._sample(wanted)
-                self._size = self._choose_size(sample, partial(self._ask_sample, sample))
-            self._ask_packed(self._left(wanted), self._size, self._answers)
+            size = self.choose_size(wanted)
+            packs = self._packs(self._left(wanted), size)
+            self._ask_packed([pack for pack in packs if len(pack) > 1], size, self._answers)
+            self._ask_alone([pack[0] for pack in packs if len(pack) == 1])
             self._ask_alone(self._repeated(self._left(wanted)))
         return [self._answers.get(row) for row in wanted]
+
+    def choose_size(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> int:
+        """
+        Return the most rows in one prompt; do the check of ``rows_per_prompt="auto"`` before.
+
+        ``rows`` are those that will be asked.
+        """
+        if self._size == "auto":
+            sample = self._sample(np.asarray(rows, np.intp).tolist())
+            with self:
+                self._size = self._check_sizes(sample, partial(self._ask_sample, sample))
+        return int(self._size)
 
     def check_stored(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> None:
         """
@@ -145,23 +161,35 @@ class PackedPrompts(SendsWaves):
             return
 
         def ask_packed(size: int) -> list[Any]:
-            texts = _Rendered(self._packs(sample, size), self._pack_text)
-            if self._waves.estimate(texts, pack_schema(self._question, size)).prompts:
+            if self._estimate_packs(self._packs(sample, size), size).prompts:
                 raise _NotStored
             return self._ask_sample(sample, size)
 
         with suppress(_NotStored):
-            self._size = self._choose_size(sample, ask_packed)
+            self._size = self._check_sizes(sample, ask_packed)
 
     def estimate(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> RowsEstimate:
-        """Return the estimated cost of asking ``rows``; before the check, of asking them alone."""
+        """
+        Return the estimated cost of asking ``rows``.
+
+        Before the check, this is the check, and the other rows in prompts of 20 rows.
+        """
         left = self._left(np.asarray(rows, np.intp).tolist())
-        if self._size in ("auto", 1):
-            return self._waves.estimate(self._alone(left))
-        packs = self._packs(left, int(self._size))
-        schema = pack_schema(self._question, int(self._size))
-        estimate = self._waves.estimate(_Rendered(packs, self._pack_text), schema)
-        return replace(estimate, rows=len(left))
+        if self._size != "auto":
+            estimate = self._estimate_packs(self._packs(left, self._size), self._size)
+            return replace(estimate, rows=len(left))
+        sample, size = self._sample(left), SIZES[0]
+        others = [row for row in left if row not in set(sample)]
+        packs = self._packs(sample, size) + self._packs(others, size)
+        alone = self._waves.estimate(self._alone(sample))
+        return replace(add_estimates(alone, self._estimate_packs(packs, size)), rows=len(left))
+
+    def _estimate_packs(self, packs: Sequence[Sequence[int]], size: int) -> RowsEstimate:
+        """Return the estimated cost of prompts about each of ``packs``."""
+        single = [pack[0] for pack in packs if len(pack) == 1]
+        alone = self._waves.estimate(self._alone(single))
+        texts = _Rendered([pack for pack in packs if len(pack) > 1], self._pack_text)
+        return add_estimates(alone, self._waves.estimate(texts, pack_schema(self._question, size)))
 
     def _left(self, rows: Sequence[int]) -> list[int]:
         """Return those of ``rows`` that were not asked, each once."""
@@ -173,36 +201,42 @@ class PackedPrompts(SendsWaves):
 
     def _repeated(self, rows: list[int]) -> list[int]:
         """Return those of ``rows``, which have no answer, that are asked alone; others fail."""
-        most = len(rows) if self._size == 1 or self._max_repeats is None else self._max_repeats
+        if self._extra_left is None:
+            return rows
         hint = "Run it again with fewer rows_per_prompt."
         lost = ParseError("The answer to several rows lacks this one.", hint=hint)
-        self.errors |= dict.fromkeys(rows[most:], lost)
-        return rows[:most]
+        repeated = rows[: max(0, self._extra_left)]
+        self.errors |= dict.fromkeys(rows[len(repeated) :], lost)
+        self._extra_left -= len(repeated)
+        return repeated
 
     def _sample(self, rows: Sequence[int]) -> list[int]:
         """Return the rows of the check."""
         spread = np.linspace(0, len(self._texts) - 1, 2 * SAMPLE).astype(int).tolist()
         return list(dict.fromkeys([*rows[:SAMPLE], *spread]))[:SAMPLE]
 
-    def _choose_size(
+    def _check_sizes(
         self, sample: Sequence[int], ask_packed: Callable[[int], Sequence[Any]]
     ) -> int:
         """Ask ``sample`` alone, and packed by ``ask_packed``; return the rows in a prompt."""
         self._ask_alone(self._left(sample))
         alone = [self._answers.get(row) for row in sample]
-        self.check = check_sizes(alone, ask_packed, self._question.is_same)
+        self.check = check_sizes(alone, ask_packed, self._question.is_same, self._extra_left)
+        if self._extra_left is not None:
+            self._extra_left -= self.check.extra_prompts
         return self.check.rows_per_prompt
 
     def _ask_sample(self, sample: Sequence[int], size: int) -> list[Any]:
         """Return the answers to the sample in prompts of ``size`` rows."""
         answers: dict[int, Any] = {}
-        self._ask_packed(sample, size, answers)
+        packs = self._packs(sample, size)
+        self._ask_packed([pack for pack in packs if len(pack) > 1], size, answers)
         return [answers.get(row) for row in sample]
 
-    def _ask_packed(self, rows: Sequence[int], size: int, answers: dict[int, Any]) -> None:
-        """Ask ``rows`` in prompts of at most ``size``; put the valid answers into ``answers``."""
-        packs = self._packs(rows, size) if size > 1 else []
-        packs = [pack for pack in packs if len(pack) > 1]
+    def _ask_packed(
+        self, packs: Sequence[Sequence[int]], size: int, answers: dict[int, Any]
+    ) -> None:
+        """Ask each of ``packs`` in a prompt; put the valid answers into ``answers``."""
 
         def receive(number: int, result: Response | LLMError) -> None:
             pack = packs[number]
@@ -242,6 +276,8 @@ class PackedPrompts(SendsWaves):
 
     def _packs(self, rows: Sequence[int], size: int) -> list[list[int]]:
         """Divide ``rows`` into packs of at most ``size`` that fit into the context."""
+        if size == 1:
+            return [[row] for row in rows]
         most = self._context_tokens()
         answer = (schema_tokens(self._question.answer) or 0) + 12  # with its id
         packs: list[list[int]] = []

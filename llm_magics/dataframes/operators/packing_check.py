@@ -21,8 +21,8 @@ _MOST_DIFFERENT = 1
 # The numbers of rows in a prompt that are tried.
 SIZES = (20, 10, 5)
 
-# The most prompts of a check.
-MAX_PROMPTS = SAMPLE + sum(-(-SAMPLE // size) for size in SIZES)
+# The prompts besides those of packs that a check needs to try 20 and 10 rows, or only 5.
+CHECK_PROMPTS = 32
 
 # With fewer answers that can be compared, rows are asked alone.
 _FEWEST = 20
@@ -49,6 +49,16 @@ class PackingCheck:
     rows: int
     different: dict[int, int]
 
+    @property
+    def extra_prompts(self) -> int:
+        """
+        The most prompts that the check added.
+
+        All rows are asked in at most one prompt for each pack of ``rows_per_prompt`` rows, and in
+        these.
+        """
+        return _extra_prompts(list(self.different), self.rows_per_prompt)
+
     def __str__(self) -> str:
         tried = ", ".join(
             f"{count} of {self.rows} with {size}" for size, count in self.different.items()
@@ -61,6 +71,7 @@ def check_sizes(
     alone: Sequence[Any],
     ask_packed: Callable[[int], Sequence[Any]],
     is_same: Callable[[Any, Any], bool],
+    max_extra: int | None = None,
 ) -> PackingCheck:
     """
     Return the largest size whose answers are the same.
@@ -70,6 +81,7 @@ def check_sizes(
         ask_packed: returns the answers to these rows in prompts of a number of rows, where ``None``
             means that the row had no valid answer.
         is_same: whether two answers are the same.
+        max_extra: the most prompts that the check may add; sizes that need more are not tried.
     """
     answered = [place for place, answer in enumerate(alone) if answer is not None]
     different: dict[int, int] = {}
@@ -78,6 +90,8 @@ def check_sizes(
     known = [alone[place] for place in answered]
     others = min(sum(not is_same(one, other) for other in known) for one in known)
     for size in SIZES if others >= _FEWEST_OTHERS else SIZES[-1:]:
+        if max_extra is not None and _extra_prompts([*different, size], size) > max_extra:
+            break
         packed = ask_packed(size)
         different[size] = sum(
             packed[place] is None or not is_same(alone[place], packed[place]) for place in answered
@@ -85,3 +99,9 @@ def check_sizes(
         if different[size] <= _MOST_DIFFERENT:
             return PackingCheck(rows_per_prompt=size, rows=len(answered), different=different)
     return PackingCheck(rows_per_prompt=1, rows=len(answered), different=different)
+
+
+def _extra_prompts(tried: Sequence[int], size: int) -> int:
+    """Return how many prompts a check adds that tries some sizes, and ends with ``size``."""
+    saved = SAMPLE // size  # the rows of the sample are not asked again
+    return max(0, SAMPLE + sum(-(-SAMPLE // each) for each in tried) - saved)

@@ -24,7 +24,7 @@ from llm_magics.dataframes.operators.item_scores import ColumnScores, ItemScores
 from llm_magics.dataframes.operators.model_scores import ModelScores
 from llm_magics.dataframes.operators.options import check_no_batch
 from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
-from llm_magics.dataframes.operators.packing_check import MAX_PROMPTS
+from llm_magics.dataframes.operators.packing_check import CHECK_PROMPTS
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.operators.sampling import sampling_order
 from llm_magics.dataframes.operators.topk_report import TopKReport
@@ -100,8 +100,10 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
         on_error: with ``null``, scores decide the comparisons that failed, and a row without a
             score is a candidate only after all others; ``raise`` raises the error.
         fresh: send prompts even if their answers are cached.
-        dry_run: return an estimate of tokens, cost and time, and send nothing.
-        yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``).
+        dry_run: return an estimate of tokens, cost and time, and send nothing. It has the most
+            comparisons that may be needed; unless their check is stored, packs of 20 rows.
+        yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``). Without it,
+            there is another question if the check shows that packs have to be smaller.
 
     Returns:
         a new DataFrame with the columns ``rank`` (from 1; the same for equal statements) and, if a
@@ -186,13 +188,14 @@ class _Search:
             raise UsageError(msg, hint="Pass the name of a column, or of a model.")
         check_columns_free(self.frame, [SCORE], "The column")
         spare = _spare_prompts(self._count, self._k)
-        spare -= MAX_PROMPTS if rows_per_prompt == "auto" else 0
+        if rows_per_prompt == "auto":  # with few candidates, the check exceeds the limit
+            spare = max(spare, CHECK_PROMPTS)
         self._scores = ModelScores(
             self._statements,
             self._order.tolist(),
             prompt_spec=replace(self._spec, model=scores or self._spec.model),
             rows_per_prompt=rows_per_prompt,
-            max_repeats=max(0, spare),
+            max_extra=spare,
         )
 
     def run(self) -> None:
@@ -205,6 +208,10 @@ class _Search:
             KeyboardInterrupt: the user interrupted the call.
         """
         self._consent.obtain(self._scores.estimate, self._estimate_comparisons)
+        if self._scores.check_packing():
+            done = self._scores.calls + self._scores.cached
+            self._consent.renew("because fewer rows fit into a prompt than expected", done)
+            self._consent.obtain(self._scores.estimate, self._estimate_comparisons)
         self._values = self._scores.obtain()
         self._check(self._scores.errors.values(), is_lost=bool(np.isnan(self._values).all()))
         places = np.empty(len(self._order), np.intp)
@@ -325,6 +332,7 @@ def _spare_prompts(candidates: int, k: int) -> int:
     Return the number of prompts that the comparisons leave for the check of packs and repeated rows.
 
     All prompts are at most one for each pack of rows, and 2(m + m ceil(log2 m)) for ``m`` candidates.
+    It is at least `CHECK_PROMPTS` with five candidates for each place.
     """
     most = 2 * (candidates + candidates * max(0, candidates - 1).bit_length())
     return most - 2 * max_comparisons(candidates, k)

@@ -206,6 +206,42 @@ def test_one_answer_in_thirty_may_differ(others: int, different: int, size: int)
     assert check.rows_per_prompt == size
 
 
+@pytest.mark.parametrize("max_extra", [0, 29, 30, 31, 32, 34, 35, None])
+@pytest.mark.parametrize("passes", [20, 10, 5, 1])
+@pytest.mark.parametrize("others", [0, 15])
+def test_a_check_adds_at_most_so_many_prompts(
+    max_extra: int | None, passes: int, others: int
+) -> None:
+    """Sizes that need more are not tried; the count is exact for any number of rows."""
+    alone = [True] * others + [False] * (30 - others)
+    sent: list[int] = []
+
+    def ask_packed(size: int) -> list[bool]:
+        sent.append(size)
+        return alone if size <= passes else [not each for each in alone]
+
+    check = check_sizes(alone, ask_packed, YES_NO.is_same, max_extra)
+    size = check.rows_per_prompt
+    for count in (120, 121, 139, 1000):
+        prompts = 30 + sum(-(-30 // each) for each in sent) + -(-(count - 30) // size)
+        assert prompts <= -(-count // size) + check.extra_prompts
+        assert max_extra is None or size == 1 or check.extra_prompts <= max_extra
+    if max_extra is not None and max_extra >= 32:
+        assert sent
+    if max_extra is None:
+        assert size == (passes if others else min(passes, 5))
+
+
+def test_repeated_rows_are_within_the_limit(service: Judge) -> None:
+    """Others fail; a row that is alone in its pack is not repeated."""
+    service.spoil = lambda answers: answers[2:]
+    prompts = PackedPrompts(many(9), YES_NO, SPEC, rows_per_prompt=4, max_extra=3)
+    found = prompts.ask(range(9))
+    assert [place for place, answer in enumerate(found) if answer is None] == list(prompts.errors)
+    assert len(prompts.errors) == 1
+    assert prompts.calls == 3 + 3
+
+
 def test_a_sample_with_too_few_answers_decides_nothing() -> None:
     """Rows are then asked alone."""
     alone = [True] * 10 + [False] * 9 + [None] * 11
@@ -219,7 +255,7 @@ def test_the_estimate_counts_prompts(service: Judge) -> None:
     prompts.ask([0, 1, 2])
     estimate = prompts.estimate(range(9))
     assert (estimate.rows, estimate.prompts) == (6, 2)
-    assert packed(many(), "auto").estimate(range(120)).prompts == 120
+    assert packed(many(), "auto").estimate(range(120)).prompts == 30 + 2 + 5
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 2.5, "many", True, None])

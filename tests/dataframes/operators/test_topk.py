@@ -78,14 +78,52 @@ def test_the_same_call_pays_nothing(service: Ranker) -> None:
 
 
 def test_packs_are_checked_and_the_check_counts(service: Ranker) -> None:
-    """Its prompts are within the limit too, and stored for the next call."""
+    """Within the limit and in the estimate; its answers are stored for the next call."""
     service.score_of = lambda number: number / 2
     frame = tickets(*range(120))
+    estimate = frame.llm.topk(URGENT, 1, dry_run=True)
     found = frame.llm.topk(URGENT, 1, concurrency=16)
     assert found["text"].tolist() == ["ticket 119"]
     assert found.llm.report.packing.rows_per_prompt == 20
-    assert service.paid == found.llm.report.prompts <= 120 / 20 + 2 * (5 + 5 * 3)
+    assert service.paid == found.llm.report.prompts == estimate.prompts == 30 + 2 + 5 + 2 * 4
+    assert service.paid <= 120 / 20 + 2 * (5 + 5 * 3)
     assert frame.llm.topk(URGENT, 1, dry_run=True).prompts == 0
+
+
+def test_the_check_is_within_the_limit(service: Ranker) -> None:
+    """Also if it tries several sizes; a row that is alone in its pack is asked as well."""
+    service.score_of = lambda number: number * 0.7
+    service.most_rows = 10
+    frame = tickets(*range(121))
+    report = frame.llm.topk(URGENT, 1, concurrency=16).llm.report
+    assert report.packing.rows_per_prompt == 10
+    assert report.scores_failed == 0
+    assert service.paid == report.calls <= 13 + 2 * (5 + 5 * 3)
+    assert frame.llm.topk(URGENT, 1, dry_run=True).prompts == 0
+
+
+def test_smaller_packs_are_confirmed_again(
+    service: Ranker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the cost that the check shows; what it paid for is stored."""
+    lm.config.prices = {"lab/*": {"input_usd": 10, "output_usd": 10}}
+    service.score_of = lambda number: number * 0.7
+    service.most_rows = 1
+    frame = tickets(*range(120))
+    expected = frame.llm.topk(URGENT, 1, dry_run=True)
+    asked: list[tuple[float, str, str]] = []
+
+    def confirm(usd: float, what: str, _: str, *, so_far: str) -> None:
+        asked.append((usd, what, so_far))
+
+    monkeypatch.setattr("llm_magics.dataframes.operators.consent.confirm_cost", confirm)
+    frame.llm.topk(URGENT, 1, concurrency=16)
+    assert asked[0] == (expected.cost_usd, "up to 45 prompts", "Nothing was sent")
+    _, what, so_far = asked[1]
+    assert what == "up to 98 prompts, because fewer rows fit into a prompt than expected"
+    assert so_far == "The 35 answers so far are stored"
+    frame.llm.topk(URGENT, 1)
+    assert len(asked) == 2
 
 
 def test_equal_texts_are_one_candidate(service: Ranker) -> None:
