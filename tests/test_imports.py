@@ -53,6 +53,7 @@ ORDER = [
     ["notebook"],
     ["evaluations"],
     ["benchmarking.bench", "benchmarking.compare"],
+    ["benchmarking.job_run"],
     ["benchmarking.measurements"],
     ["benchmarking.workload", "benchmarking.evaluation"],
     [

@@ -6,7 +6,8 @@ Wilson's interval, the binomial test and Wilcoxon's test are scipy's (extra ``be
 
 Sources: Efron and Tibshirani, *An Introduction to the Bootstrap* (percentile interval); McNemar
 1947 in its exact form (binomial, of the pairs that differ); Wilcoxon 1945 (signed ranks);
-Holm 1979; Connor 1987 (pairs needed for McNemar's test); Wilson 1927; Agresti and Min 2005.
+Holm 1979; Connor 1987 (pairs needed for McNemar's test); Wilson 1927; Agresti and Min 2005;
+Liang and Zeger 1986 (variance of a mean of clusters), with t of one degree of freedom less than clusters.
 """
 
 from __future__ import annotations
@@ -177,6 +178,78 @@ def _needed(differences: Any, alpha: float) -> int | None:
     found, missed = NormalDist().inv_cdf(1 - alpha / 2), NormalDist().inv_cdf(_POWER)
     needed = math.ceil(((found + missed) * spread / gap) ** 2 * math.pi / 3)
     return max(needed, _least(differences, alpha))
+
+
+class _ClusteredMean(NamedTuple):
+    """The mean of values in clusters, its standard error, and the number of clusters."""
+
+    mean: float
+    error: float
+    clusters: int
+
+
+def _clustered_mean(values: Any, clusters: Any) -> _ClusteredMean:
+    known = np.asarray(values, np.float64)
+    is_known = np.isfinite(known)
+    known = known[is_known]
+    if not len(known):
+        return _ClusteredMean(math.nan, math.nan, 0)
+    _, codes = np.unique(np.asarray(clusters, str)[is_known], return_inverse=True)
+    mean = float(known.mean())
+    sums = np.bincount(codes, known - mean)
+    count = len(sums)
+    if count < 2:
+        return _ClusteredMean(mean, math.nan, count)
+    error = math.sqrt(count / (count - 1) * float((sums**2).sum())) / len(known)
+    is_constant = bool((known == known[0]).all())  # rounding would leave a tiny error
+    return _ClusteredMean(mean, 0.0 if is_constant else error, count)
+
+
+def clustered_interval(values: Any, clusters: Any, confidence: float = 0.95) -> Interval:
+    """
+    Return the interval of the mean of ``values`` (n,) that are alike within ``clusters`` (n,).
+
+    It is unknown for fewer than two clusters. If all values are 0, or all are 1, it is Wilson's
+    for the number of clusters.
+    """
+    found = _clustered_mean(values, clusters)
+    if found.clusters and found.error == 0 and found.mean in (0, 1):
+        return mean_interval(np.full(found.clusters, found.mean), confidence)
+    if not found.error > 0:
+        return _UNKNOWN
+    t = float(_scipy_stats().t.ppf((1 + confidence) / 2, found.clusters - 1))
+    return Interval(found.mean - t * found.error, found.mean + t * found.error)
+
+
+def clustered_gap_interval(gaps: Any, clusters: Any, confidence: float = 0.95) -> Interval:
+    """Return the interval of the mean of paired differences that are alike within ``clusters``."""
+    found = _clustered_mean(gaps, clusters)
+    if found.clusters and found.error == 0:
+        return gap_interval(np.full(found.clusters, found.mean), confidence)
+    return clustered_interval(gaps, clusters, confidence)
+
+
+def clustered_test(one: Any, other: Any, clusters: Any, alpha: float = 0.05) -> Test:
+    """
+    Test whether ``other`` differs from ``one``, (n,) each, in pairs that are alike within clusters.
+
+    It is a t-test of the mean difference with the error of clusters. ``needed`` is the number of
+    pairs, in clusters of the same sizes. If all differences are equal, it is the sign test over
+    clusters.
+    """
+    gaps = np.asarray(other, np.float64) - np.asarray(one, np.float64)
+    found = _clustered_mean(gaps, clusters)
+    if found.clusters < 2:
+        return Test("none", math.nan, None)
+    direction = int(np.sign(found.mean))
+    if not direction:
+        return Test("clustered t", 1.0, None)
+    if found.error == 0:
+        return Test("sign", 2.0 ** (1 - found.clusters), len(gaps), direction)
+    t = abs(found.mean) / found.error
+    p = 2 * float(_scipy_stats().t.sf(t, found.clusters - 1))
+    power = NormalDist().inv_cdf(1 - alpha / 2) + NormalDist().inv_cdf(_POWER)
+    return Test("clustered t", p, math.ceil(len(gaps) * (power / t) ** 2), direction)
 
 
 def holm(ps: Sequence[float]) -> list[float]:

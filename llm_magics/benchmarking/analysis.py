@@ -11,6 +11,9 @@ import pandas as pd
 
 from llm_magics._util.statistics import (
     bootstrap,
+    clustered_gap_interval,
+    clustered_interval,
+    clustered_test,
     gap_interval,
     holm,
     mean_interval,
@@ -23,6 +26,11 @@ from llm_magics.runtime.response import INTERRUPTED
 
 # The column with the name of the model as passed by the caller.
 MODEL_COLUMN = "asked"
+
+# The column with the id of the item that a row belongs to, and the one with the cluster of the item.
+# Only evaluations have them; in other measurements, an item is a prompt.
+ITEM_COLUMN = "item"
+CLUSTER_COLUMN = "cluster"
 
 # The columns that distinguish loads.
 LOAD_COLUMNS = ("concurrency", "rate")
@@ -43,10 +51,12 @@ def varying_loads(frame: pd.DataFrame) -> list[str]:
 
 def item_keys(frame: pd.DataFrame) -> pd.Series[Any]:
     """
-    Return the key of the item that each row belongs to: its prompt.
+    Return the key of the item that each row belongs to: the column ``item``, or its prompt.
 
     A prompt with several different expected answers is a separate item for each of them.
     """
+    if ITEM_COLUMN in frame:
+        return frame[ITEM_COLUMN]
     prompts = frame["prompt"]
     if "expected" not in frame:
         return prompts
@@ -138,6 +148,16 @@ def pivot_by_model(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return table.reindex(columns=list(dict.fromkeys(frame[MODEL_COLUMN])))
 
 
+def clusters_of_items(frame: pd.DataFrame) -> pd.Series[Any] | None:
+    """Return the cluster of each item, by its key; ``None`` if items are independent."""
+    if CLUSTER_COLUMN not in frame or frame[CLUSTER_COLUMN].isna().all():
+        return None
+    items = item_keys(frame)
+    clusters = frame[CLUSTER_COLUMN].groupby(items, sort=False).first()
+    alone = pd.Series([f"\0{key}" for key in clusters.index], index=clusters.index)
+    return clusters.astype("object").where(clusters.notna(), alone)
+
+
 def differences(
     frame: pd.DataFrame, by: str | None, baseline: str | None, confidence: float
 ) -> pd.DataFrame:
@@ -148,12 +168,14 @@ def differences(
     loads = varying_loads(frame)
     parts = list(frame.groupby(loads, dropna=False)) if loads else [((), frame)]
     alpha = (1 - confidence) / max(1, len(pairs) * len(parts))
+    clusters = clusters_of_items(frame)
     rows = []
     for load, part in parts:
         table = pivot_by_model(part, column)
         for one, other in pairs:
             at = dict(zip(loads, load, strict=True))
-            rows.append({**at, **_difference_row(table, one, other, confidence, alpha)})
+            row = _difference_row(table[[one, other]], clusters, confidence, alpha)
+            rows.append({**at, **row})
     result = pd.DataFrame(rows, columns=[*loads, *_COLUMNS])
     result.insert(len(loads) + 2, "measured", column)
     result["p_corrected"] = holm(result["p"].tolist())
@@ -188,13 +210,20 @@ def _pairs(models: list[str], baseline: str | None) -> list[tuple[str, str]]:
 
 
 def _difference_row(
-    table: pd.DataFrame, one: str, other: str, confidence: float, alpha: float
+    table: pd.DataFrame, clusters: pd.Series[Any] | None, confidence: float, alpha: float
 ) -> dict[str, Any]:
-    both = table[[one, other]].dropna().to_numpy()
-    first, second = both[:, 0], both[:, 1]
-    test = paired_test(first, second, alpha)
-    gaps, n = second - first, len(both)
-    interval = gap_interval(gaps, confidence)
+    """Return the difference of the two columns of ``table``."""
+    one, other = table.columns
+    known = table.dropna()
+    first, second = known.to_numpy().T
+    gaps, n = second - first, len(known)
+    if clusters is None:
+        test = paired_test(first, second, alpha)
+        interval = gap_interval(gaps, confidence)
+    else:
+        of_rows = clusters.reindex(known.index.get_level_values(0))
+        test = clustered_test(first, second, of_rows, alpha)
+        interval = clustered_gap_interval(gaps, of_rows, confidence)
     needed = test.needed
     if needed is not None and not test.p < alpha:
         needed = max(needed, n + 1)
@@ -306,7 +335,12 @@ def _summary_row(group: pd.DataFrame, confidence: float) -> dict[str, Any]:
     for name in score_columns(group):
         # Repeats of a prompt are not independent samples of what a model knows.
         by_prompt = group[name].groupby(item_keys(group), sort=False).mean()
-        low, high = mean_interval(by_prompt, confidence)
+        clusters = clusters_of_items(group)
+        low, high = (
+            mean_interval(by_prompt, confidence)
+            if clusters is None
+            else clustered_interval(by_prompt, clusters.reindex(by_prompt.index), confidence)
+        )
         row |= {name: mean_of_known(by_prompt), f"{name}_low": low, f"{name}_high": high}
     complete = group[is_complete(group)]
     for name in _SPREAD_COLUMNS:

@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from typing import Any
 
-from llm_magics._async.concurrency import merge_streams, run_bounded
 from llm_magics._async.sync import Operation, run_async, run_sync
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
 from llm_magics.benchmarking.analysis import MODEL_COLUMN
+from llm_magics.benchmarking.job_run import JobRun, calls_by_model
 from llm_magics.benchmarking.latencies import resolve_tokenizer
 from llm_magics.benchmarking.measure import (
     PARTIAL_HINT,
     Job,
     Record,
-    attach_partial_result,
 )
 from llm_magics.benchmarking.measurements import Measurements
 from llm_magics.errors import Interrupted, UsageError
-from llm_magics.host import Progress
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -188,12 +184,12 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
         Record(resolve_tokenizer(tokenizer)),
     )
     if not yes:
-        confirm_calls(_group_calls(jobs))
+        confirm_calls(calls_by_model(jobs))
     about = {
         **measure.describe_environment(model_names),
         **measure.request_settings(system, parameters),
     }
-    call = CompareCall(jobs=jobs, at_once=at_once, record=record, about=about)
+    call = JobRun(jobs=jobs, ask=record.ask, record=record, at_once=at_once, about=about)
 
     def result() -> Measurements:
         return _add_scores(call.result(), score, yes=yes)
@@ -217,47 +213,6 @@ def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measure
             msg, hint=f"{PARTIAL_HINT}; score them with .scored(…)", partial=measurements
         ) from None
     return measurements
-
-
-class CompareCall:
-    """A running comparison, with providers in parallel; ``record`` has the rows so far."""
-
-    def __init__(
-        self, *, jobs: Sequence[Job], at_once: int, record: Record, about: dict[str, Any]
-    ) -> None:
-        self.record = record
-        self._jobs = jobs
-        self._at_once = at_once
-        self._about = about
-
-    async def events(self) -> AsyncGenerator[Progress, None]:
-        """Send all prompts and yield the progress."""
-        by_provider: dict[str, list[Job]] = {}
-        for job in self._jobs:
-            by_provider.setdefault(job.model.partition("/")[0], []).append(job)
-        began = time.perf_counter()
-        walks = [
-            run_bounded(self._at_once, self.record.ask, jobs) for jobs in by_provider.values()
-        ]
-        with attach_partial_result(lambda: self.result(is_stopped=True)):
-            async with aclosing(merge_streams(walks)) as finished:
-                async for _ in finished:
-                    yield self._progress(time.perf_counter() - began)
-
-    def _progress(self, elapsed_s: float) -> Progress:
-        failed = self.record.failed
-        parts = ["comparing", *([f"{failed:,} failed"] if failed else [])]
-        return Progress(" · ".join(parts), len(self.record), len(self._jobs), "answers", elapsed_s)
-
-    def result(self, *, is_stopped: bool = False) -> Measurements:
-        """Return the measurements so far, marked as stopped if ``is_stopped``."""
-        rows = self.record.answered if is_stopped else self.record.rows
-        about = dict(self._about)
-        if not is_stopped:
-            self.record.warn_of_cut()
-        else:
-            about["stopped"] = f"after {len(rows):,} of {len(self._jobs):,} requests"
-        return Measurements.of(rows, about)
 
 
 def _build_jobs(
@@ -288,11 +243,3 @@ def _build_jobs(
             )
         )
     return jobs
-
-
-def _group_calls(jobs: Sequence[Job]) -> dict[str, list[ChatCall]]:
-    calls: dict[str, list[ChatCall]] = {}
-    for job in jobs:
-        if job.call is not None:
-            calls.setdefault(job.model, []).append(job.call)
-    return calls

@@ -16,12 +16,16 @@ from llm_magics.benchmarking import judge as judging
 from llm_magics.benchmarking import scorers
 from llm_magics.benchmarking.analysis import SCORE_PREFIX, occurrences, score_columns
 from llm_magics.benchmarking.judge import Judge
-from llm_magics.benchmarking.scorers import Scorer
+from llm_magics.benchmarking.scorers import RowScorer, Scorer
 from llm_magics.errors import LLMError, UsageError
 from llm_magics.host import warn
 
+AnyScorer = Scorer | RowScorer | Judge
+# Returns a mapping for each row of a frame, for scorers that read it.
+ReadRows = Callable[[pd.DataFrame], Sequence[Mapping[str, Any]]]
 
-def parse_scorers(score: Any) -> list[Scorer | Judge]:
+
+def parse_scorers(score: Any) -> list[AnyScorer]:
     """
     Return the scorers that ``score`` specifies.
 
@@ -41,16 +45,16 @@ def parse_scorers(score: Any) -> list[Scorer | Judge]:
     return [_parse_scorer(score)]
 
 
-def _make_unique(parsed: list[Scorer | Judge]) -> list[Scorer | Judge]:
+def _make_unique(parsed: list[AnyScorer]) -> list[AnyScorer]:
     """Number scorers that have the same name, so that each has its own column."""
-    unique: list[Scorer | Judge] = []
+    unique: list[AnyScorer] = []
     for each in parsed:
         count = sum(other.name == each.name for other in parsed[: len(unique)])
         unique.append(replace(each, name=f"{each.name}_{count + 1}") if count else each)
     return unique
 
 
-def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
+def _parse_scorer(score: Any, name: str | None = None) -> AnyScorer:
     if score in ("judge", judging.judge):
         score = judging.judge()
     if isinstance(score, str):
@@ -59,10 +63,16 @@ def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
         return Judge(score.model, score.criteria, name or score.name)
     if isinstance(score, Scorer):
         return Scorer(name or score.name, score.score, score.needs_expected)
+    if isinstance(score, RowScorer):
+        return RowScorer(name or score.name, score.score)
     if score in scorers.SCORERS.values():  # scorers.exact instead of scorers.exact()
         return _parse_scorer(score(), name)
     if callable(score):
-        return Scorer(name or _function_name(score), _with_two_arguments(score))
+        name = name or _function_name(score)
+        row_score = _with_row(score)
+        return (
+            RowScorer(name, row_score) if row_score else Scorer(name, _with_two_arguments(score))
+        )
     msg = f"Invalid score: {score!r:.60}."
     raise UsageError(
         msg, hint='Pass a function of the answer, or the name of a scorer such as "exact".'
@@ -72,6 +82,28 @@ def _parse_scorer(score: Any, name: str | None = None) -> Scorer | Judge:
 def _function_name(function: Callable[..., Any]) -> str:
     name = getattr(function, "__name__", "score")
     return name if name.isidentifier() else "function"
+
+
+def _with_row(function: Callable[..., Any]) -> scorers.RowScore | None:
+    """Return ``function`` with three arguments if it has a parameter ``row``, otherwise ``None``."""
+    try:
+        signature = inspect.signature(function)
+        if "row" not in signature.parameters:
+            return None
+        has_expected = _can_bind(signature, "answer", "expected", row={})
+    except (TypeError, ValueError):  # it has no signature (written in C)
+        return None
+    if has_expected:
+        return lambda answer, expected, row: function(answer, expected, row=row)
+    return lambda answer, _, row: function(answer, row=row)
+
+
+def _can_bind(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        return False
+    return True
 
 
 def _with_two_arguments(function: Callable[..., Any]) -> scorers.Score:
@@ -142,12 +174,20 @@ def expected_by_prompt(prompts: Sequence[str], expected: Any) -> list[Any]:
 
 
 def add_scores(
-    frame: pd.DataFrame, score: Any, expected: Any = None, *, yes: bool = False
+    frame: pd.DataFrame,
+    score: Any,
+    expected: Any = None,
+    *,
+    yes: bool = False,
+    read_rows: ReadRows | None = None,
 ) -> None:
     """
     Insert the columns ``score_…`` into ``frame`` after the answers, and ``expected`` if given.
 
     A score that cannot be computed is NaN, with a warning; the other scores are computed.
+
+    Args:
+        read_rows: returns the rows for scorers that read them; by default those of ``frame``.
     """
     parsed = parse_scorers(score)
     right = expected_by_row(frame, expected)
@@ -157,9 +197,13 @@ def add_scores(
         scores = (
             _judge_scores(frame, each, yes)
             if isinstance(each, Judge)
-            else _rule_scores(frame, each, right)
+            else _rule_scores(frame, each, right, read_rows or _records)
         )
         _insert_scores(frame, f"{SCORE_PREFIX}{each.name}", scores)
+
+
+def _records(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
+    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
 
 
 def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
@@ -187,9 +231,9 @@ def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     return scores
 
 
-def rule_scorers(score: Any) -> list[Scorer]:
+def rule_scorers(score: Any) -> list[Scorer | RowScorer]:
     """Return the scorers that do not call a model as a judge."""
-    return [each for each in parse_scorers(score) if isinstance(each, Scorer)]
+    return [each for each in parse_scorers(score) if not isinstance(each, Judge)]
 
 
 def check_scorers(score: Any, expected: Any, models: int) -> None:
@@ -209,18 +253,24 @@ def check_scorers(score: Any, expected: Any, models: int) -> None:
             raise UsageError(msg, hint="Pass expected=[…] with one value per prompt.")
 
 
-def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> list[float]:
+def _rule_scores(
+    frame: pd.DataFrame, scorer: Scorer | RowScorer, expected: list[Any], read_rows: ReadRows
+) -> list[float]:
     scores: list[float] = []
     wrong: list[BaseException] = []
     unknown = 0
-    for text, error, right in zip(frame["text"], frame["error"], expected, strict=True):
+    needs_expected = isinstance(scorer, Scorer) and scorer.needs_expected
+    rows = read_rows(frame) if isinstance(scorer, RowScorer) else [{}] * len(frame)
+    columns = (frame["text"], frame["error"], expected, rows)
+    for text, error, right, row in zip(*columns, strict=True):
         if error is not None and not pd.isna(error):
             scores.append(0.0)
-        elif scorer.needs_expected and is_missing(right):
+        elif needs_expected and is_missing(right):
             unknown += 1
             scores.append(math.nan)
         else:
-            scores.append(_score_answer(scorer, text, right, wrong))
+            arguments = (text, right, row) if isinstance(scorer, RowScorer) else (text, right)
+            scores.append(_score_answer(scorer.score, arguments, wrong))
     if wrong:
         msg = (
             f"The score {scorer.name} failed for {len(wrong):,} of {len(frame):,} answers"
@@ -233,16 +283,18 @@ def _rule_scores(frame: pd.DataFrame, scorer: Scorer, expected: list[Any]) -> li
     return scores
 
 
-def _score_answer(scorer: Scorer, text: Any, right: Any, wrong: list[BaseException]) -> float:
+def _score_answer(
+    score: Callable[..., Any], arguments: tuple[Any, ...], wrong: list[BaseException]
+) -> float:
     try:
-        score = float(scorer.score(text, right))
+        found = float(score(*arguments))
     except (Exception, SystemExit) as failure:  # user code must not discard paid answers
         wrong.append(failure)
         return math.nan
-    if math.isinf(score):
+    if math.isinf(found):
         wrong.append(ValueError("not a finite number"))
         return math.nan
-    return score
+    return found
 
 
 def is_missing(value: Any) -> bool:
