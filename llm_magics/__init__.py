@@ -7,6 +7,7 @@ Language models in Jupyter notebooks.
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
     lm.filter, lm.share, lm.join, lm.topk, lm.aggregate
+    lm.evaluate(task, lm.EvaluationSet("…"), models=[…], score="exact"), lm.list_evaluations()
 
 Functions that send requests also have an asynchronous form: ``await lm.aask("…")``.
 
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.prompting import classify, extract, prompt
     from llm_magics.dataframes.search import dedupe, index, nearest
     from llm_magics.dataframes.vectors import matrix
+    from llm_magics.evaluations.datasets import EvaluationSet
+    from llm_magics.evaluations.evaluate import aevaluate, evaluate
+    from llm_magics.evaluations.results import EvaluationResults
+    from llm_magics.evaluations.stored import list_evaluations, load_evaluation
     from llm_magics.parameters import ModelParameters
     from llm_magics.runtime.jobs.table import ajobs, jobs
     from llm_magics.runtime.response import Response
@@ -46,6 +51,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ChatMessage",
+    "EvaluationResults",
+    "EvaluationSet",
     "Measurements",
     "ModelParameters",
     "ModelResponse",
@@ -55,6 +62,7 @@ __all__ = [
     "abench",
     "acompare",
     "aembed",
+    "aevaluate",
     "aggregate",
     "ajobs",
     "amodels",
@@ -67,11 +75,14 @@ __all__ = [
     "config",
     "dedupe",
     "embed",
+    "evaluate",
     "extract",
     "filter",
     "index",
     "jobs",
     "join",
+    "list_evaluations",
+    "load_evaluation",
     "load_ipython_extension",
     "matrix",
     "models",
@@ -88,6 +99,8 @@ __all__ = [
 
 _HOMES = {
     "ChatMessage": "types",
+    "EvaluationResults": "evaluations.results",
+    "EvaluationSet": "evaluations.datasets",
     "Measurements": "benchmarking.measurements",
     "ModelParameters": "types",
     "ModelResponse": "types",
@@ -97,6 +110,7 @@ _HOMES = {
     "abench": "benchmarking.bench",
     "acompare": "benchmarking.compare",
     "aembed": "dataframes.embed",
+    "aevaluate": "evaluations.evaluate",
     "aggregate": "dataframes.operators.aggregate",
     "ajobs": "runtime.jobs.table",
     "amodels": "api",
@@ -109,11 +123,14 @@ _HOMES = {
     "config": "settings.config",
     "dedupe": "dataframes.search",
     "embed": "dataframes.embed",
+    "evaluate": "evaluations.evaluate",
     "extract": "dataframes.prompting",
     "filter": "dataframes.operators.filter",
     "index": "dataframes.search",
     "jobs": "runtime.jobs.table",
     "join": "dataframes.operators.join",
+    "list_evaluations": "evaluations.stored",
+    "load_evaluation": "evaluations.stored",
     "matrix": "dataframes.vectors",
     "models": "api",
     "nearest": "dataframes.search",

@@ -133,6 +133,7 @@ def own_settings(
     if not any(request.node.get_closest_marker(name) for name in _NEED_WEIGHTS):
         monkeypatch.setenv("LLM_MAGICS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LLM_MAGICS_VECTORS", str(tmp_path / "vectors"))
+    monkeypatch.setenv("LLM_MAGICS_EVALUATIONS", str(tmp_path / "evaluations"))
     monkeypatch.chdir(tmp_path)
     config.reset()
     config.reload()

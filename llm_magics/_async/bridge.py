@@ -21,6 +21,7 @@ from concurrent.futures import Future, wait
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
+from llm_magics._async.functions import current_scope
 from llm_magics.host import note_caller
 
 T = TypeVar("T")
@@ -269,7 +270,14 @@ class Bridge:
             msg = "The bridge cannot wait for itself: await the coroutine instead."
             raise RuntimeError(msg)
         note_caller()
-        return _Task(self._running_loop(), work, items or queue.SimpleQueue())
+        task = _Task(self._running_loop(), work, items or queue.SimpleQueue())
+        if (scope := current_scope.get()) is not None:
+            try:
+                scope.add(task)
+            except asyncio.CancelledError:
+                work.close()
+                raise
+        return task
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         with self._lock:

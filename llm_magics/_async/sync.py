@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from llm_magics._async.bridge import bridge
+from llm_magics._async.functions import current_scope
 from llm_magics.errors import Interrupted
 from llm_magics.host import Progress, ProgressDisplay, current_host
 from llm_magics.types import StreamChunk
@@ -50,7 +51,7 @@ class SyncRunner(Generic[Event_co]):
         ``idle`` is called regularly while nothing happens.
         """
         self._events: Generator[Event_co, None, None] = bridge.iterate(call.events(), idle)
-        self._show_progress = show_progress or current_host().create_progress_display()
+        self._show_progress = show_progress or _create_progress_display()
 
     def __enter__(self) -> Self:
         return self
@@ -77,13 +78,20 @@ class SyncRunner(Generic[Event_co]):
             pass
 
 
+def _create_progress_display() -> ProgressDisplay:
+    """Return a display; one without effect inside a function whose caller shows the progress."""
+    if current_scope.get() is not None:
+        return lambda progress: None
+    return current_host().create_progress_display()
+
+
 async def iterate_async(call: Call[Event_co]) -> AsyncGenerator[StreamChunk, None]:
     """
     Run ``call`` for a caller with an event loop, and yield its chunks.
 
     When the generator is closed or its task is cancelled, the call ends first.
     """
-    show = current_host().create_progress_display()
+    show = _create_progress_display()
     events = bridge.aiterate(call.events())
     try:
         async for event in events:

@@ -17,9 +17,11 @@ from typing import Any
 _MIN_DELAY_S, _MAX_DELAY_S = 0.002, 0.05
 
 
-def atomic_write(path: Path, text: str) -> None:
+def atomic_write(path: Path, text: str, *, is_private: bool = False) -> None:
     """
     Write ``text`` to ``path`` atomically: a reader sees either the old or the new content.
+
+    Only the user can read a file that ``is_private``.
 
     Raises:
         OSError: it cannot be written; ``path`` is unchanged.
@@ -27,6 +29,8 @@ def atomic_write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     half = path.with_name(f"{path.name}.{os.getpid()}-{get_ident()}.part")
     try:
+        if is_private:
+            half.touch(mode=0o600, exist_ok=False)
         half.write_text(text, "utf-8", newline="\n")
         os.replace(half, path)
     except BaseException:

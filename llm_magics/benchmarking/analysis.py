@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
@@ -159,12 +160,22 @@ def clusters_of_items(frame: pd.DataFrame) -> pd.Series[Any] | None:
 
 
 def differences(
-    frame: pd.DataFrame, by: str | None, baseline: str | None, confidence: float
+    frame: pd.DataFrame,
+    by: str | None,
+    baseline: str | None,
+    confidence: float,
+    *,
+    pairs: Sequence[tuple[str, str]] | None = None,
 ) -> pd.DataFrame:
-    """Return one row per pair of models and load; see `Measurements.differences`."""
+    """
+    Return one row per pair of models and load; see `Measurements.differences`.
+
+    Args:
+        pairs: the models to compare; by default all pairs, or those with ``baseline``.
+    """
     require_scipy()
     column = column_to_compare(frame, by)
-    pairs = _pairs(list(dict.fromkeys(frame[MODEL_COLUMN])), baseline)
+    pairs = pairs or _pairs(list(dict.fromkeys(frame[MODEL_COLUMN])), baseline)
     loads = varying_loads(frame)
     parts = list(frame.groupby(loads, dropna=False)) if loads else [((), frame)]
     alpha = (1 - confidence) / max(1, len(pairs) * len(parts))

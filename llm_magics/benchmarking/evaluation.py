@@ -21,8 +21,8 @@ from llm_magics.errors import LLMError, UsageError
 from llm_magics.host import warn
 
 AnyScorer = Scorer | RowScorer | Judge
-# Returns a mapping for each row of a frame, for scorers that read it.
-ReadRows = Callable[[pd.DataFrame], Sequence[Mapping[str, Any]]]
+# Returns a Series for each row of a frame, for scorers that read it.
+ReadRows = Callable[[pd.DataFrame], Sequence[Any]]
 
 
 def parse_scorers(score: Any) -> list[AnyScorer]:
@@ -202,8 +202,8 @@ def add_scores(
         _insert_scores(frame, f"{SCORE_PREFIX}{each.name}", scores)
 
 
-def _records(frame: pd.DataFrame) -> list[Mapping[str, Any]]:
-    return [{str(name): value for name, value in row.items()} for row in frame.to_dict("records")]
+def _records(frame: pd.DataFrame) -> list[Any]:
+    return [row for _, row in frame.iterrows()]
 
 
 def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
@@ -260,7 +260,7 @@ def _rule_scores(
     wrong: list[BaseException] = []
     unknown = 0
     needs_expected = isinstance(scorer, Scorer) and scorer.needs_expected
-    rows = read_rows(frame) if isinstance(scorer, RowScorer) else [{}] * len(frame)
+    rows = read_rows(frame) if isinstance(scorer, RowScorer) else [None] * len(frame)
     columns = (frame["text"], frame["error"], expected, rows)
     for text, error, right, row in zip(*columns, strict=True):
         if error is not None and not pd.isna(error):

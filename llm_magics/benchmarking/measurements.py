@@ -95,7 +95,7 @@ class Measurements(CompactFrame):
             UsageError: scipy, which computes the intervals, is not installed.
         """
         return summaries.summary(
-            self._checked_frame(*_SUMMARY_COLUMNS), _check_confidence(confidence)
+            self._checked_frame(*_SUMMARY_COLUMNS), check_confidence(confidence)
         )
 
     def differences(
@@ -121,7 +121,7 @@ class Measurements(CompactFrame):
             UsageError: the measurement or the model is unknown, or scipy is not installed.
         """
         return analysis.differences(
-            self._checked_frame(), by, baseline, _check_confidence(confidence)
+            self._checked_frame(), by, baseline, check_confidence(confidence)
         )
 
     def wins(self, by: str | None = None) -> pd.DataFrame:
@@ -234,7 +234,13 @@ def _without_timestamps(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if name not in _TIMESTAMP_COLUMNS}
 
 
-def _check_confidence(confidence: Any) -> float:
+def check_confidence(confidence: Any) -> float:
+    """
+    Return a confidence level as a float.
+
+    Raises:
+        UsageError: it is not a number between 0 and 1.
+    """
     is_number = isinstance(confidence, int | float) and not isinstance(confidence, bool)
     if not is_number or not 0 < confidence < 1:
         msg = f"Invalid confidence: {confidence!r:.60}."

@@ -7,15 +7,15 @@ Scorers: functions that rate an answer from 0 (wrong) to 1 (right).
     lm.evaluate(prompt, data, models, score=lambda answer, row: row["city"] in answer)
 
 A scorer is any function of the answer, or of the answer and the expected answer, that returns a
-number or a boolean. If it has a parameter called ``row``, it gets a mapping: in ``lm.evaluate`` the
-columns of the item, elsewhere those of the measurement. Most scorers of this module can also be passed by name. The name of a scorer is
+number or a boolean. If it has a parameter called ``row``, it gets a ``pandas.Series``: in
+``lm.evaluate`` the columns of the item, elsewhere those of the measurement. Most scorers of this module can also be passed by name. The name of a scorer is
 part of the name of its column: ``score_exact``. A failed request scores 0.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,8 +26,8 @@ from llm_magics.schemas import parse_schema, validate_answer
 
 # A function of an answer and the expected answer.
 Score = Callable[[str, Any], float | bool]
-# A function of an answer, the expected answer and the row.
-RowScore = Callable[[str, Any, Mapping[str, Any]], float | bool]
+# A function of an answer, the expected answer and the row, a Series.
+RowScore = Callable[[str, Any, Any], float | bool]
 
 
 __all__ = [

@@ -239,6 +239,10 @@ class Settings(BaseModel):
         None,
         description="Folder for stored vectors; off: do not store them; default: in cache_dir.",
     )
+    evaluations: Path | None = Field(
+        None,
+        description="Folder for results of lm.evaluate; off: do not store them; default: the user's data.",
+    )
     record: Path | None = Field(None, description="Record answers in this file.")
     replay: Path | None = Field(None, description="Replay answers from this file; off: live.")
     replay_strict: bool = Field(

@@ -24,7 +24,9 @@ service does not report its size, ITL and tokens/s are unknown. Sources: vLLM's
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import astuple, dataclass, fields
 from datetime import datetime
 from statistics import median
@@ -107,6 +109,21 @@ _COLUMN_TYPES = {
 }
 
 
+# The lists that `collect_runs` fills.
+_collections: ContextVar[tuple[list[Run], ...]] = ContextVar("collections", default=())
+
+
+@contextmanager
+def collect_runs() -> Generator[list[Run], None, None]:
+    """Return a list that gets every call that the block logs, also on the event loop."""
+    runs: list[Run] = []
+    token = _collections.set((*_collections.get(), runs))
+    try:
+        yield runs
+    finally:
+        _collections.reset(token)
+
+
 class _ModelRuns:
     """The statistics of one model: the length of its longest answer, and its last times."""
 
@@ -142,6 +159,8 @@ class RunLog:
     def add(self, run: Run) -> None:
         """Add ``run``."""
         self._runs.append(run)
+        for collected in _collections.get():
+            collected.append(run)
         self._models.setdefault((run.provider, run.model), _ModelRuns()).add(run)
 
     def __len__(self) -> int:

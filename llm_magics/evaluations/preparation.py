@@ -1,0 +1,136 @@
+"""Check the arguments of ``lm.evaluate`` and prepare its run, before anything is sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from llm_magics._util import validation
+from llm_magics._util.validation import check_integer
+from llm_magics.benchmarking import evaluation, measure
+from llm_magics.benchmarking.evaluation import parse_scorers
+from llm_magics.errors import UsageError, nearest
+from llm_magics.evaluations import stored
+from llm_magics.evaluations.datasets import EvaluationSet
+from llm_magics.evaluations.evaluation_run import AnyJob, EvaluationRun
+from llm_magics.evaluations.frame_calls import FrameCall, frame_calls
+from llm_magics.evaluations.items import digest_of
+from llm_magics.evaluations.tasks import PromptTask, Requests, Task, parse_task, source_of
+
+# Names of tasks that say nothing about them.
+_GENERIC_NAMES = ("prompt", "function")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """The arguments of ``lm.evaluate``, as passed by the user."""
+
+    task: Any
+    data: Any
+    models: Any
+    score: Any
+    split: str | None
+    cluster: str | None
+    repeat: int
+    system: str | None
+    concurrency: int
+    name: str | None
+    resume: bool
+    yes: bool
+    parameters: Mapping[str, Any]
+
+
+def prepare(options: Options, function: Callable[..., Any]) -> EvaluationRun:
+    """
+    Return the run of an evaluation.
+
+    Args:
+        options: the arguments.
+        function: the function whose arguments they are, to find misspelled ones.
+
+    Raises:
+        UsageError: an argument or the data are invalid.
+    """
+    validation.check_misspelled(options.parameters, function)
+    data = options.data if isinstance(options.data, EvaluationSet) else EvaluationSet(options.data)
+    data = data if options.split is None else data.split(options.split)
+    task = parse_task(options.task, data)
+    models = None if options.models is None else validation.check_model_names(options.models)
+    requests = Requests(
+        items=data.items,
+        models=task.models(models),
+        repeat=check_integer("repeat", options.repeat),
+        has_models=models is not None,
+        has_expected=data.has_expected,
+        cluster=_check_cluster(data, options.cluster),
+        system=options.system,
+        parameters=options.parameters,
+    )
+    known = True if data.has_expected else None
+    evaluation.check_scorers(options.score, known, len(requests.models))
+    at_once = check_integer("concurrency", options.concurrency)
+    jobs: list[AnyJob] = []
+    calls: list[FrameCall] = []
+    if isinstance(task, PromptTask):
+        jobs += task.jobs(requests)
+    elif task.is_of_frame:
+        calls = frame_calls(task, data, requests)
+    else:
+        jobs += task.jobs(requests)
+    about = _describe(task, data, requests, options)
+    run = EvaluationRun(
+        jobs=jobs,
+        frame_calls=calls,
+        data=data,
+        about=about,
+        score=options.score,
+        at_once=at_once,
+        yes=options.yes,
+    )
+    if options.resume and (earlier := stored.find_incomplete(about["key"])) is not None:
+        run.resume(earlier.rows)
+    return run
+
+
+def _check_cluster(data: EvaluationSet, cluster: str | None) -> str | None:
+    """Return the column of clusters, if it exists; otherwise raise `UsageError`."""
+    known = list(data.frame.columns)
+    if cluster is not None and cluster not in known:
+        msg = f"The data has no column {cluster!r:.60}."
+        raise UsageError(msg, hint=nearest(str(cluster), known))
+    return cluster
+
+
+def _describe(
+    task: Task, data: EvaluationSet, requests: Requests, options: Options
+) -> dict[str, Any]:
+    """Return the attributes of the results, as JSON values without secrets."""
+    about = task.about
+    own_name = None if about["name"] in _GENERIC_NAMES else about["name"]
+    name = options.name or own_name or data.name or "evaluation"
+    settings = measure.request_settings(options.system, options.parameters)
+    digests = sorted(f"{item.id} {item.digest}" for item in data)
+    key = [about["digest"], digests, requests.models, requests.repeat, settings]
+    return {
+        "name": str(name),
+        "id": stored.create_id(str(name), stored.utc_now()),
+        **measure.describe_environment(requests.models),
+        "task": about,
+        "data": data.name,
+        "digest": data.digest,
+        "items": len(data),
+        "models": requests.models,
+        "repeat": requests.repeat,
+        "split": options.split,
+        "cluster": options.cluster,
+        "scores": {each.name: _digest_of_scorer(each) for each in parse_scorers(options.score)},
+        "key": digest_of(key),
+        **settings,
+    }
+
+
+def _digest_of_scorer(scorer: Any) -> str:
+    """Return a digest of the code of a scorer, or of its text if it is a judge."""
+    score = getattr(scorer, "score", None)
+    return digest_of(str(scorer) if score is None else source_of(score))[:12]

@@ -1,0 +1,154 @@
+"""
+Files of evaluations: JSON lines with a header, the items, and one row per answer.
+
+A run that is going on appends its rows to a file of its own (`RunJournal`), so that a killed process
+loses at most the answers that were on their way. Keys are masked in all lines.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from llm_magics._util.filesystem import append_lines, atomic_write, display_path
+from llm_magics._util.text import reason_of
+from llm_magics.errors import UsageError
+from llm_magics.evaluations.item_files import BadRecordError, parse_line
+from llm_magics.evaluations.items import canonical_value
+from llm_magics.secrets import scrub
+
+# The first name in the header, and the version of the format.
+_FORMAT = "llm_magics_evaluation"
+_VERSION = 1
+SUFFIX, PART_SUFFIX = ".jsonl", ".part.jsonl"
+# A longer first line is not a header.
+_MAX_HEADER = 10_000_000
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFile:
+    """
+    The contents of a file.
+
+    Attributes:
+        about: the attributes of the run, as JSON values.
+        scores: the mean scores of each model.
+        items: the records of the items.
+        rows: the rows of the answers.
+    """
+
+    about: Mapping[str, Any]
+    scores: Sequence[Row]
+    items: Sequence[Row]
+    rows: Sequence[Row]
+
+
+def write_run(path: Path, run: RunFile) -> None:
+    """
+    Write a file atomically; only the user can read it.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    lines = [_header(run.about, run.scores), *_item_lines(run.items), *map(_row_line, run.rows)]
+    atomic_write(path, "".join(lines), is_private=True)
+
+
+def read_run(path: Path, *, only_header: bool = False) -> RunFile:
+    """
+    Return the contents of a file; without items and rows if ``only_header``.
+
+    An incomplete last line, of a process that was killed, is ignored.
+
+    Raises:
+        UsageError: it cannot be read, or is not the file of an evaluation.
+    """
+    try:
+        with path.open("rb") as file:
+            about, scores = _parse_header(file.readline(_MAX_HEADER), path)
+            lines = [] if only_header else file.read().split(b"\n")
+    except OSError as error:
+        msg = f"Could not read {display_path(path)}: {reason_of(error)}."
+        raise UsageError(msg, hint="lm.list_evaluations() lists the stored evaluations.") from None
+    items, rows = [], []
+    for number, line in enumerate(lines[:-1], 2):  # the last one has no line break
+        try:
+            record = parse_line(line, f"line {number}") if line.strip() else {}
+        except BadRecordError as error:
+            msg = f"{display_path(path)}, {error}."
+            raise UsageError(msg, hint="The file is damaged; run the evaluation again.") from None
+        items += [record["item"]] if isinstance(record.get("item"), dict) else []
+        rows += [record["row"]] if isinstance(record.get("row"), dict) else []
+    return RunFile(about=about, scores=scores, items=items, rows=rows)
+
+
+def _parse_header(line: bytes, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    try:
+        header = parse_line(line, "line 1")
+    except BadRecordError:
+        header = {}
+    about, scores = header.get("about"), header.get("scores", [])
+    is_list = isinstance(scores, list) and all(isinstance(row, dict) for row in scores)
+    if _FORMAT not in header or not isinstance(about, dict) or not is_list:
+        msg = f"{display_path(path)} is not the file of an evaluation."
+        raise UsageError(msg, hint="Pass a file that .save(…) has written.")
+    if header[_FORMAT] != _VERSION:
+        msg = f"{display_path(path)} has the format {header[_FORMAT]!r:.20}, not {_VERSION}."
+        raise UsageError(msg, hint="Read it with a newer version of llm_magics.")
+    return about, scores
+
+
+def _header(about: Mapping[str, Any], scores: Sequence[Row]) -> str:
+    return _line({_FORMAT: _VERSION, "about": about, "scores": list(scores)})
+
+
+def _item_lines(items: Iterable[Row]) -> list[str]:
+    return [_line({"item": item}) for item in items]
+
+
+def _row_line(row: Row) -> str:
+    return _line({"row": row})
+
+
+def _line(value: Any) -> str:
+    text = json.dumps(canonical_value(value), ensure_ascii=False, separators=(",", ":"))
+    return scrub(text) + "\n"
+
+
+class RunJournal:
+    """
+    The file of a run that is going on.
+
+    A failure to write ends the journal, not the run: ``error`` has the reason.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any], items: Iterable[Row]) -> None:
+        """Create the file, with its header and items."""
+        self._path = path
+        self.error: OSError | None = None
+        lines = [_header({**about, "process": os.getpid()}, []), *_item_lines(items)]
+        try:
+            atomic_write(path, "".join(lines), is_private=True)
+        except OSError as error:
+            self.error = error
+
+    def add(self, row: Row) -> None:
+        """Append a row."""
+        if self.error is not None:
+            return
+        try:
+            append_lines(self._path, _row_line(row).encode(), is_locked=True)
+        except (OSError, ValueError) as error:
+            self.error = error if isinstance(error, OSError) else OSError(str(error))
+
+    def remove(self) -> None:
+        """Delete the file, whose rows are now in another one."""
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)

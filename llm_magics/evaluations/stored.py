@@ -1,0 +1,230 @@
+"""
+The stored evaluations of the user: each run of ``lm.evaluate`` is a file in one folder.
+
+The setting ``evaluations`` names the folder, or turns this off. The oldest files are deleted when
+there are more than 500, or when all together are larger than 1 GB.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+from platformdirs import user_data_path
+
+from llm_magics._util.filesystem import display_path
+from llm_magics._util.tables import display_columns, display_when_empty
+from llm_magics.errors import UsageError, nearest
+from llm_magics.evaluations.run_files import (
+    PART_SUFFIX,
+    SUFFIX,
+    RunFile,
+    RunJournal,
+    read_run,
+    write_run,
+)
+from llm_magics.host import warn
+from llm_magics.runtime.session import session
+
+if TYPE_CHECKING:
+    from llm_magics.evaluations.results import EvaluationResults
+
+_MAX_RUNS = 500
+_MAX_BYTES = 1_000_000_000
+
+_NOT_IN_NAME = re.compile(r"[^\w.-]+")
+_MAX_NAME = 60
+
+
+def folder() -> Path | None:
+    """Return the folder of stored evaluations; ``None`` if they are not stored."""
+    chosen = session.config.evaluations
+    if chosen == Path("off"):
+        return None
+    if chosen is not None:
+        return Path(chosen).expanduser().absolute()
+    return user_data_path("llm_magics", appauthor=False) / "evaluations"
+
+
+def create_id(name: str, now: datetime) -> str:
+    """Return a new id of a run, which is also the name of its file."""
+    slug = _NOT_IN_NAME.sub("-", name)[:_MAX_NAME].strip(".-") or "evaluation"
+    return f"{slug}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+
+
+def open_journal(about: Mapping[str, Any], items: list[dict[str, Any]]) -> RunJournal | None:
+    """Return the file for the rows of a run that begins; ``None`` if runs are not stored."""
+    where = folder()
+    if where is None:
+        return None
+    with suppress(OSError):
+        where.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return RunJournal(where / f"{about['id']}{PART_SUFFIX}", about, items)
+
+
+def store(run: RunFile, journal: RunJournal) -> None:
+    """Store a run that has ended, instead of its journal; warn if that fails."""
+    where = folder()
+    try:
+        if where is not None:
+            write_run(where / f"{run.about['id']}{SUFFIX}", run)
+            journal.remove()
+            _prune(where)
+    except OSError as error:
+        msg = (
+            f"The evaluation could not be stored in {display_path(where or Path())}: {error}."
+            " Store it with runs.save(…), or elsewhere: %llm config evaluations FOLDER"
+        )
+        warn(msg)
+
+
+def _prune(where: Path) -> None:
+    """Delete the oldest runs beyond the limits."""
+    size = 0
+    for number, path in enumerate(_paths(where)):
+        with suppress(OSError):
+            size += path.stat().st_size
+            if number >= _MAX_RUNS or size > _MAX_BYTES:
+                path.unlink()
+
+
+def _paths(where: Path) -> list[Path]:
+    """Return the files of runs, the newest first."""
+    times: dict[Path, float] = {}
+    for path in where.glob(f"*{SUFFIX}"):
+        with suppress(OSError):
+            times[path] = path.stat().st_mtime
+    return sorted(times, key=lambda path: (times[path], path.name), reverse=True)
+
+
+def _headers() -> Iterator[tuple[Path, RunFile]]:
+    """Yield the stored runs without their rows, the newest first; damaged files are left out."""
+    where = folder()
+    for path in _paths(where) if where is not None else ():
+        with suppress(UsageError):
+            run = read_run(path, only_header=True)
+            if path.name.endswith(PART_SUFFIX):
+                about = {**run.about, "stopped": _why_incomplete(run.about)}
+                run = RunFile(about=about, scores=run.scores, items=(), rows=())
+            yield path, run
+
+
+def _why_incomplete(about: Mapping[str, Any]) -> str:
+    process = about.get("process")
+    if isinstance(process, int) and _is_running(process):
+        return "not yet: it is running"
+    return "because its process ended"
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt" or process <= 0:  # a signal of 0 would end a process there
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def list_evaluations() -> pd.DataFrame:
+    """
+    Return the stored runs of ``lm.evaluate``: one row per run and model, the newest first.
+
+    Columns: ``name``, ``time``, ``model``, the mean of each ``score_…``, ``items``, ``digest`` of the
+    data, ``task``, ``stopped`` (why a run is incomplete) and ``id``, for ``lm.load_evaluation``.
+    """
+    rows = []
+    for _, run in _headers():
+        about = run.about
+        task = about.get("task")
+        common = {
+            "name": about.get("name"),
+            "time": about.get("time"),
+            "items": about.get("items"),
+            "digest": str(about.get("digest", ""))[:12],
+            "task": task.get("name") if isinstance(task, dict) else None,
+            "stopped": about.get("stopped"),
+            "id": about.get("id"),
+        }
+        models = about.get("models")
+        scores = run.scores or [
+            {"model": each} for each in (models if isinstance(models, list) else [])
+        ]
+        rows += [{**common, **each} for each in scores]
+    names = ["name", "time", "model", "items", "digest", "task", "stopped", "id"]
+    frame = pd.DataFrame(
+        rows, columns=list(dict.fromkeys([*names, *(n for r in rows for n in r)]))
+    )
+    frame["time"] = pd.to_datetime(frame["time"], errors="coerce", utc=True)
+    scores_first = [name for name in map(str, frame) if name.startswith("score_")]
+    order = ["name", "time", "model", *scores_first, "items", "digest", "task", "stopped", "id"]
+    shown = ("name", "time", "model", *scores_first[:2], "items", "digest", "id")
+    hint = "No evaluations are stored. lm.evaluate(…) stores each of its runs."
+    return display_when_empty(display_columns(frame[order], *shown), hint)
+
+
+def load_evaluation(run: str | Path) -> EvaluationResults:
+    """
+    Return the results of a stored run.
+
+    Args:
+        run: the path of a file, the id of a stored run, or a name, for the last run with it.
+
+    Raises:
+        UsageError: the run does not exist, or its file cannot be read.
+    """
+    from llm_magics.evaluations.results import EvaluationResults
+
+    path = Path(run)
+    if isinstance(run, Path) or path.suffix == SUFFIX or path.is_file():
+        return EvaluationResults.load(path)
+    known: dict[str, Path] = {}
+    for file, each in _headers():  # the newest first
+        for name in (each.about.get("id"), each.about.get("name")):
+            known.setdefault(str(name), file)
+    if run not in known:
+        msg = f"No stored evaluation is called {run!r:.60}."
+        hint = f"{nearest(run, known, listed=False)} lm.list_evaluations() lists them."
+        raise UsageError(msg, hint=hint.strip())
+    return EvaluationResults.load(known[run])
+
+
+def find_previous(about: Mapping[Any, Any]) -> EvaluationResults:
+    """
+    Return the last complete run with the same name before the one that ``about`` describes.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from llm_magics.evaluations.results import EvaluationResults
+
+    for path, run in _headers():
+        is_same = run.about.get("name") == about.get("name")
+        is_other = run.about.get("id") != about.get("id")
+        is_before = str(run.about.get("time")) <= str(about.get("time"))
+        if is_same and is_other and is_before and not run.about.get("stopped"):
+            return EvaluationResults.load(path)
+    msg = f"No earlier run of {about.get('name')!r:.60} is stored."
+    raise UsageError(msg, hint="Pass other=…: results, a path, or an id of lm.list_evaluations().")
+
+
+def find_incomplete(key: str) -> RunFile | None:
+    """Return the last run that did not end, of the same task, data and models; ``None`` if none."""
+    for path, run in _headers():
+        if run.about.get("key") == key:
+            return read_run(path) if run.about.get("stopped") else None
+    return None
+
+
+def utc_now() -> datetime:
+    """Return the current time."""
+    return datetime.now(UTC)
