@@ -1,5 +1,5 @@
 """
-Call functions of the user from the event loop: coroutines on it, others in threads of their own.
+Call functions of the user from the event loop: coroutines on it, other functions in new threads.
 
 When the caller is cancelled, the requests that a function has sent stop too, although Python cannot
 stop its thread: the function then gets a ``CancelledError`` from the call that waits for the answer.
@@ -56,7 +56,7 @@ class CallScope:
             call.cancel()
 
 
-# The scope of the function that the current code runs in. Its calls display no progress of their own.
+# The scope of the function that the current code runs in. Its calls do not display their progress.
 current_scope: ContextVar[CallScope | None] = ContextVar("current_scope", default=None)
 
 
@@ -64,7 +64,7 @@ async def call_function(function: Callable[..., Any], *args: Any, **kwargs: Any)
     """
     Return the result of ``function``, which may be a coroutine function.
 
-    An ordinary function runs in a thread of its own, and does not block the loop.
+    An ordinary function runs in a new thread, and does not block the loop.
     """
     scope = CallScope()
     token = current_scope.set(scope)
@@ -95,7 +95,7 @@ async def _call_in_thread(scope: CallScope, function: Callable[[], Any]) -> Any:
         error: BaseException | None = None
         try:
             result = context.run(function)
-        except StopIteration as failure:  # a future cannot have it
+        except StopIteration as failure:  # a future does not accept it
             error = RuntimeError(f"StopIteration: {failure}")
         except BaseException as failure:
             error = failure

@@ -117,8 +117,7 @@ class EvaluationSet(Sequence[Item]):
         """
         The SHA-256 of all items, in 64 hexadecimal digits.
 
-        It depends neither on the order of the items and columns, nor on the file's format and
-        the splits.
+        It is the same for any order of items and columns, any format, and any splits.
         """
         return hashlib.sha256(
             "\n".join(sorted(item.content_digest for item in self.items)).encode()

@@ -46,7 +46,7 @@ class Columns:
         Find the columns in the ``first`` record.
 
         Raises:
-            UsageError: a column does not exist, or there are no inputs.
+            UsageError: a column does not exist, or no column is an input.
         """
         self._names = names
         self._people = None if names.labels is None else _named_labels(names.labels)

@@ -33,7 +33,7 @@ class Item:
         id: identifies the item in its set.
         inputs: the values that a task reads, by column.
         expected: the expected answer; ``None`` if it is unknown.
-        labels: the labels of people, by their name.
+        labels: the labels, by the name of the person.
         split: the part of the set that it belongs to, such as ``test``.
     """
 
@@ -45,7 +45,7 @@ class Item:
 
     @property
     def digest(self) -> str:
-        """The digest of what is asked and expected; labels, the id and the split do not count."""
+        """The digest of the inputs and the expected answer, without id, labels and split."""
         return digest_of([self.inputs, self.expected])
 
     @property

@@ -90,7 +90,7 @@ class EvaluationResults(Measurements):
             ``attrs["items"]`` has the items that are compared, missing and changed.
 
         Raises:
-            UsageError: the items of the runs differ, there is no model in common, the run is not
+            UsageError: the items of the runs differ, they have no common model, the run is not
                 stored, or scipy is not installed.
         """
         frame = self._checked_frame()
@@ -218,7 +218,7 @@ class EvaluationResults(Measurements):
         Read results that `save` has written.
 
         Raises:
-            UsageError: the file cannot be read, or is not one of an evaluation.
+            UsageError: the file cannot be read, or does not contain an evaluation.
         """
         return cls.of_file(read_run(Path(path)))
 

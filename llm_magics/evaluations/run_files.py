@@ -1,8 +1,8 @@
 """
 Files of evaluations: JSON lines with a header, the items, and one row per answer.
 
-A run that is going on appends its rows to a file of its own (`RunJournal`), so that a killed process
-loses at most the answers that were on their way. Keys are masked in all lines.
+A run in progress appends its rows to a separate file (`RunJournal`), so that a killed process loses
+at most the answers that were not yet received. Keys are masked in all lines.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _line(value: Any) -> str:
 
 class RunJournal:
     """
-    The file of a run that is going on.
+    The file of a run in progress.
 
     A failure to write ends the journal, not the run: ``error`` has the reason.
     """
@@ -145,8 +145,8 @@ class RunJournal:
             return
         try:
             append_lines(self._path, _row_line(row).encode(), is_locked=True)
-        except (OSError, ValueError) as error:
-            self.error = error if isinstance(error, OSError) else OSError(str(error))
+        except OSError as error:
+            self.error = error
 
     def remove(self) -> None:
         """Delete the file, whose rows are now in another one."""

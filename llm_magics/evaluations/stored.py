@@ -21,6 +21,7 @@ from platformdirs import user_data_path
 
 from llm_magics._util.filesystem import display_path
 from llm_magics._util.tables import display_columns, display_when_empty
+from llm_magics._util.text import reason_of
 from llm_magics.errors import UsageError, nearest
 from llm_magics.evaluations.run_files import (
     PART_SUFFIX,
@@ -79,7 +80,7 @@ def store(run: RunFile, journal: RunJournal) -> None:
             _prune(where)
     except OSError as error:
         msg = (
-            f"The evaluation could not be stored in {display_path(where or Path())}: {error}."
+            f"The evaluation could not be stored in {display_path(where or Path())}: {reason_of(error)}."
             " Store it with runs.save(…), or elsewhere: %llm config evaluations FOLDER"
         )
         warn(msg)

@@ -58,7 +58,7 @@ class FunctionJob:
 @dataclass(frozen=True, kw_only=True)
 class Requests:
     """
-    What is asked of a task: the items, the models and the number of repeats.
+    The items, the models and the number of repeats of a task.
 
     Attributes:
         items: the items.
@@ -268,7 +268,7 @@ def parse_task(task: Any, data: EvaluationSet) -> Task:
     Return the task that the user means.
 
     Raises:
-        UsageError: it is neither a prompt, a prompt file nor a function, or names a column that
+        UsageError: it is not a prompt, a prompt file or a function, or it names a column that
             the data does not have.
         TemplateError: the prompt file does not exist.
     """

@@ -7,6 +7,7 @@ from html import escape
 # Rows from top to bottom: boxes with the packages and modules they stand for, and what these do.
 ROWS: list[list[tuple[str, str]]] = [
     [("notebook", "magics, subcommands of %llm, display of answers, picker")],
+    [("evaluations", "lm.evaluate, agreement with people, gate for CI")],
     [("benchmarking", "lm.compare, lm.bench, scores"), ("dataframes", "df.llm, search, plots, Dask")],
     [("api", "lm.ask, lm.stream, lm.models, lm.runs")],
     [("mcp", "tools of MCP servers: connections, permissions, results")],
@@ -25,6 +26,7 @@ ROWS: list[list[tuple[str, str]]] = [
 _WIDTH, _HEIGHT, _GAP, _MARGIN = 880, 54, 12, 20
 _FILLS = [
     "#dbeafe",
+    "#cffafe",
     "#dcfce7",
     "#e0e7ff",
     "#f3e8ff",

@@ -19,6 +19,7 @@ _FUNCTIONS = {
     "Columns and lists": ["prompt", "extract", "classify"],
     "Operators over tables": ["filter", "share", "join", "topk", "aggregate"],
     "Comparing and measuring": ["compare", "bench"],
+    "Evaluating": ["evaluate", "load_evaluation", "list_evaluations"],
     "Models, calls and jobs": ["models", "runs", "jobs"],
 }
 # Members for other parts of the package.
@@ -31,6 +32,7 @@ _INTERNAL = {
     "watch",
     "misfit",
     "of",
+    "to_file",
     "named",
 }
 _ASYNC = {name: f"a{name}" for name in lm.__all__ if f"a{name}" in lm.__all__}
@@ -67,6 +69,8 @@ def python() -> list[str]:
     parts += ["## Response", description(lm.Response), *_members("answer", lm.Response)]
     parts += ["## Usage", description(types.Usage)]
     parts += ["## Measurements", description(lm.Measurements), *_members("runs", lm.Measurements)]
+    for kind, owner in ((lm.EvaluationSet, "data"), (lm.EvaluationResults, "runs")):
+        parts += [f"## {kind.__name__}", description(kind), *_members(owner, kind)]
     parts += [
         "## Scorers",
         "`from llm_magics import scorers`. Pass a scorer, or its name, as `score` to `lm.compare`.",
@@ -86,7 +90,7 @@ def documented_names() -> set[str]:
     """Return the names of ``lm`` that have a place on the page."""
     functions = {name for names in _FUNCTIONS.values() for name in names}
     return functions | {_ASYNC[each] for each in functions if each in _ASYNC} | {
-        "Response", "Measurements", "scorers", "config",
+        "Response", "Measurements", "EvaluationSet", "EvaluationResults", "scorers", "config",
     }  # fmt: skip
 
 
