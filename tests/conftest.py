@@ -23,6 +23,7 @@ from llm_magics.providers.services import services
 from llm_magics.runtime.policies.retry import CircuitBreakers, RetryPolicy
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
+from tests.support.examples import THOROUGH
 from tests.support.kernels import Kernel
 
 # Settings, keys and addresses that a developer's own environment may hold.
@@ -40,11 +41,12 @@ _OF_SERVICES = {name for each in services().values() for name in each.variables}
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example may take as long as it does on a busy machine, and nothing is kept between runs. CI runs
-# the default suite with --hypothesis-profile=thorough.
-for profile, examples in (("here", 50), ("thorough", 100)):
+# the default suite with --hypothesis-profile=thorough, where random searches without Hypothesis are
+# longer too.
+for profile, count in (("here", THOROUGH // 4), ("thorough", THOROUGH)):
     hypothesis.settings.register_profile(
         profile,
-        max_examples=examples,
+        max_examples=count,
         deadline=None,
         database=None,
         suppress_health_check=[hypothesis.HealthCheck.too_slow],

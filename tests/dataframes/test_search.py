@@ -19,6 +19,7 @@ from hypothesis.extra.numpy import arrays
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes import vectors as search
+from tests.support.examples import examples
 
 ECHO = {"model": "echo/echo"}
 numbers = st.floats(-10, 10, width=32).filter(lambda number: abs(number) > 1e-3)
@@ -75,7 +76,7 @@ def test_a_column_survives_files_and_copies(frame: pd.DataFrame) -> None:
         np.testing.assert_array_equal(lm.matrix(other["vector"]), whole)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     arrays(np.float32, st.tuples(st.integers(1, 30), st.just(4)), elements=numbers),
     st.integers(1, 40),

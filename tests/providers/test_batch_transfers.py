@@ -19,6 +19,7 @@ from llm_magics.providers import create_provider
 from llm_magics.providers.batches import transfers
 from llm_magics.providers.batches.service import BatchResult
 from llm_magics.wire.batch_lines import encode_line, parse_count, parse_identifier, parse_time
+from tests.support.examples import examples
 from tests.support.serving import Asked, Says, as_json, serving
 
 KEY = "a-key-of-the-test"
@@ -137,7 +138,7 @@ def test_damaged_lines_cost_no_other_result() -> None:
     assert "line 6" not in str(error), "a few examples are enough"
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(
     st.lists(st.dictionaries(st.text(), st.text(), max_size=2), min_size=1, max_size=5),
     st.booleans(),

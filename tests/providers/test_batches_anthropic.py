@@ -32,6 +32,7 @@ from llm_magics.types import ModelResponse
 from llm_magics.wire import anthropic_batches as wire
 from tests.support.batch_answers import answer_to, tokens_in
 from tests.support.batch_fakes import Answer, Request
+from tests.support.examples import examples
 from tests.support.fake_anthropic import CHAT, refusal
 from tests.support.fake_anthropic_batches import PATH, FakeAnthropicBatches, missing
 from tests.support.serving import Server, as_json, serving
@@ -590,7 +591,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.dictionaries(st.text(), json_values, max_size=4))
 def test_any_body_survives_its_line(body: dict[str, Any]) -> None:
     """Encoding a request changes nothing but the stream; its line has no end in it."""
@@ -600,7 +601,7 @@ def test_any_body_survives_its_line(body: dict[str, Any]) -> None:
     assert json.loads(line) == {"custom_id": "a-0", "params": body}
 
 
-@settings(max_examples=80)
+@settings(max_examples=examples(80))
 @given(json_values)
 def test_any_line_is_a_result_or_an_error(value: Any) -> None:
     """Nothing that a service may write raises an error that is not expected."""
@@ -611,7 +612,7 @@ def test_any_line_is_a_result_or_an_error(value: Any) -> None:
             continue
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(st.fixed_dictionaries({}, optional=dict.fromkeys(("custom_id", "result"), json_values)))
 def test_a_result_has_an_identifier_and_an_object(line: dict[str, Any]) -> None:
     """Whatever is read as a result can be given to a row."""

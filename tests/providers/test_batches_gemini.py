@@ -44,6 +44,7 @@ from tests.support.batch_services import (
     uploaded,
     written,
 )
+from tests.support.examples import examples
 from tests.support.fake_gemini import CHAT, EMBED, FakeGemini, camel, quota, refusal
 from tests.support.fake_gemini_batches import FakeGeminiBatches
 from tests.support.serving import Asked, Says, as_json, serving
@@ -682,7 +683,7 @@ json_values = st.recursive(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.dictionaries(st.text(), json_values, max_size=4), st.text(min_size=1))
 def test_any_body_survives_its_line_and_its_job(body: dict[str, Any], key: str) -> None:
     """The same request is in a file and in a body."""
@@ -698,7 +699,7 @@ def test_any_body_survives_its_line_and_its_job(body: dict[str, Any], key: str) 
 _NAMES = ("name", "metadata", "response", "error", "done", "key", "operations", "inlinedResponses")
 
 
-@settings(max_examples=100)
+@settings(max_examples=examples(100))
 @given(json_values | st.fixed_dictionaries({}, optional=dict.fromkeys(_NAMES, json_values)))
 def test_any_value_is_read_or_an_expected_error(value: Any) -> None:
     """Nothing that a service may write raises an error that is not mapped."""
@@ -715,7 +716,7 @@ def test_any_value_is_read_or_an_expected_error(value: Any) -> None:
             continue
 
 
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 @given(st.text(max_size=8), json_values, json_values)
 def test_a_result_is_a_response_or_an_error(key: str, response: Any, error: Any) -> None:
     """Never both, and never neither."""

@@ -21,6 +21,7 @@ import llm_magics as lm
 from llm_magics import errors
 from llm_magics.providers import cloud_tokens, create_provider
 from llm_magics.providers.identity import IDENTITIES
+from tests.support.examples import examples
 from tests.support.fake_clouds import (
     AppService,
     Bedrock,
@@ -282,7 +283,7 @@ def test_the_region_is_that_of_the_address(
 TEXTS = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60)
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     access_key=st.from_regex(r"A[A-Z0-9]{15,31}", fullmatch=True),
     secret_key=TEXTS,

@@ -14,6 +14,7 @@ from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.providers import create_provider
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.openai_errors import map_openai_error
+from tests.support.examples import examples
 from tests.support.serving import Asked, Says, as_json, serving
 
 HI = [ChatMessage("user", "hi")]
@@ -167,7 +168,7 @@ def test_errors_of_every_shape_are_read(
     )
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),

@@ -22,6 +22,7 @@ from IPython.core.interactiveshell import InteractiveShell
 import llm_magics as lm
 from llm_magics.runtime.session import session
 from llm_magics.runtime.storage.answer_cache import Cache, CacheSize
+from tests.support.examples import examples
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.nested import plain_environment
 from tests.support.servers import servers
@@ -37,7 +38,7 @@ def key_of(number: int) -> bytes:
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.none() | st.binary(max_size=200)), max_size=40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_it_is_a_dictionary(steps: list[tuple[int, bytes | None]]) -> None:
     """Whatever is put and asked for, in whatever order; sizes are counted as they are."""
     kept: dict[bytes, bytes] = {}
@@ -57,7 +58,7 @@ def test_it_is_a_dictionary(steps: list[tuple[int, bytes | None]]) -> None:
 
 
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=60))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_what_was_used_least_recently_goes_first(uses: list[int]) -> None:
     """Never more than the bound is kept, and the last used are among it."""
     now = [0.0]

@@ -16,6 +16,7 @@ from llm_magics import errors
 from llm_magics._util.filesystem import display_path
 from llm_magics.runtime.prompts import prompt_files
 from llm_magics.runtime.prompts.prompt_files import PromptFile
+from tests.support.examples import examples
 from tests.support.servers import servers
 from tests.support.serving import Says, chat_stream
 
@@ -132,7 +133,7 @@ texts = st.text(st.characters(codec="utf-8", exclude_characters="\r\x85\u2028\u2
     system=texts.filter(bool),
     defaults=st.dictionaries(st.from_regex(r"[a-z]{1,5}", fullmatch=True), texts, max_size=3),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_what_is_saved_is_read_again(text: str, system: str, defaults: dict[str, str]) -> None:
     """Whatever stands in it: colons, quotes, dashes, any script."""
     kept = PromptFile(text=text, description="what: for", system=system, model="echo/echo", parameters={"stop": ["a", "---"]}, schema="a int", defaults=defaults)  # fmt: skip

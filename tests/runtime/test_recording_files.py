@@ -30,6 +30,7 @@ from llm_magics.runtime.storage.serialization import (
     encode_answer,
 )
 from llm_magics.types import ChatMessage, StreamChunk
+from tests.support.examples import examples
 from tests.support.nested import plain_environment
 
 FILE = Path("tape.jsonl")
@@ -218,7 +219,7 @@ def recorded(*prompts: str) -> bytes:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_a_torn_last_line_is_set_aside(data: st.DataObject) -> None:
     """Wherever it was cut: the others are played, and what is recorded next is whole."""
     with tempfile.TemporaryDirectory() as folder:

@@ -37,6 +37,7 @@ from llm_magics.runtime.storage.vector_store import (
     measure_store,
 )
 from tests.support.embedder import Embedder
+from tests.support.examples import examples
 from tests.support.nested import plain_environment
 from tests.support.serving import serving
 
@@ -97,7 +98,7 @@ def test_every_flipped_byte_of_a_row_is_noticed(tmp_path: Path) -> None:
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_whatever_happens_to_the_files_no_vector_is_wrong(data: st.DataObject) -> None:
     """Bytes changed, cut, added or moved in any of them."""
     with tempfile.TemporaryDirectory() as name:

@@ -25,6 +25,7 @@ from llm_magics.errors import LLMError, TemplateError
 from llm_magics.runtime.prompts import prompt_files
 from llm_magics.runtime.prompts.templates import find_names, render
 from llm_magics.sandbox import budget
+from tests.support.examples import examples
 
 
 def foreign(text: str, **variables: Any) -> str:
@@ -284,7 +285,7 @@ data = st.recursive(
 
 
 @given(data)
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=examples(60))
 def test_data_is_filled_in_as_it_is(value: Any) -> None:
     """What a file shows of plain data is what a cell shows; the data stay as they were."""
     before = copy.deepcopy(value)
@@ -303,7 +304,7 @@ ENDS = st.sampled_from(
 
 
 @given(PARTS, st.lists(ENDS, max_size=4))
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=examples(200))
 def test_no_expression_changes_the_data(first: str, ends: list[str]) -> None:
     """Each gives a text or an error of ours, and the caller's values stay as they were."""
     values = {"m": {"a": [1]}, "xs": [1, 2], "x": "t", "df": pd.DataFrame({"a": [1, 2]})}

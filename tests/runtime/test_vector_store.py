@@ -24,6 +24,7 @@ from llm_magics.runtime.storage.vector_store import (
     measure_store,
 )
 from llm_magics.settings.config import config
+from tests.support.examples import examples
 from tests.support.nested import plain_environment
 
 SPACE = {"model": "m"}
@@ -105,11 +106,13 @@ class AsDictionary(RuleBasedStateMachine):
 
 
 TestAsDictionary = AsDictionary.TestCase
-TestAsDictionary.settings = settings(max_examples=30, stateful_step_count=15, deadline=None)
+TestAsDictionary.settings = settings(
+    max_examples=examples(30), stateful_step_count=15, deadline=None
+)
 
 
 @given(st.data())
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=examples(40))
 def test_damage_costs_what_is_damaged_and_no_more(data: st.DataObject) -> None:
     """
     Keys cut anywhere, or zeros at their end, and rows behind them: what is whole is found.

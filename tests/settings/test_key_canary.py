@@ -28,6 +28,7 @@ from llm_magics.providers import create_provider
 from llm_magics.providers.base import ModelInfo
 from llm_magics.providers.ollama import OllamaConfig
 from llm_magics.secrets import Secret, redact, redact_json, strip_credentials
+from tests.support.examples import examples
 from tests.support.kernels import Kernel
 from tests.support.serving import Asked, Says, as_json, chat_event, serving
 
@@ -196,7 +197,7 @@ def test_attributes_set_later_are_read_over_too() -> None:
         st.characters(codec="utf-8", exclude_categories=["Cs", "Cc"]), min_size=16, max_size=40
     )
 )
-@settings(max_examples=60)
+@settings(max_examples=examples(60))
 def test_a_long_key_is_found_in_every_encoding(key: str) -> None:
     """As it is, percent-encoded, in JSON, in base64, and split by a line break."""
     key = f"k{''.join(key.split())}{'x' * 16}"

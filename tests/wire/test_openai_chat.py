@@ -17,6 +17,7 @@ from llm_magics.wire import openai_chat
 from llm_magics.wire.decoders import InStreamError
 from llm_magics.wire.openai_media import extract_vectors, parse_embeddings, parse_packed_vectors
 from tests.support.cutting import cut_anyhow
+from tests.support.examples import examples
 from tests.support.serving import chat_event, chat_stream
 
 RECORDED = Path(__file__).parents[3] / "shared" / "wire"
@@ -176,7 +177,7 @@ STREAMS = recorded_streams()
 
 
 @pytest.mark.skipif(not STREAMS, reason="the recorded traffic is not beside the checkout")
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=examples(20), deadline=None)
 @given(st.lists(st.integers(0), max_size=30))
 def test_recorded_answers_come_out_whole(cuts: list[int]) -> None:
     """Every recorded plain stream, cut anew, gives the text that a plain reading gives."""
@@ -195,7 +196,7 @@ rows_as_json = st.lists(
 
 
 @given(rows_as_json, st.booleans(), st.booleans(), st.sampled_from([None, 1]), st.data())
-@settings(max_examples=200)
+@settings(max_examples=examples(200))
 def test_vectors_set_apart_are_the_same(
     rows: list[dict[str, object]],
     is_base64: bool,

@@ -19,6 +19,7 @@ from llm_magics.dataframes.operators.claims import (
 )
 from llm_magics.dataframes.operators.packing import row_ids
 from llm_magics.dataframes.operators.row_packs import cut_text, pack, row_tokens
+from tests.support.examples import examples
 
 IDS = ["1-abc", "2-abc", "3-abc"]
 ANY = st.recursive(
@@ -32,7 +33,7 @@ CLAIMS = st.lists(
 )  # fmt: skip
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(ANY | st.fixed_dictionaries({"claims": st.lists(ANY, max_size=4)}))
 def test_any_answer_is_read(value: Any) -> None:
     """Each claim has a text and at least one place, and all places exist."""
@@ -57,7 +58,7 @@ def test_invented_and_repeated_ids() -> None:
     assert (found.dropped, found.invalid) == (2, 3)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(CLAIMS, st.data())
 def test_merging_loses_and_invents_no_row(claims: list[Claim], data: st.DataObject) -> None:
     """Whatever the model names."""
@@ -71,7 +72,7 @@ def test_merging_loses_and_invents_no_row(claims: list[Claim], data: st.DataObje
     assert len({claim.text for claim in merged}) == len(merged)
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=6))
 def test_the_rows_of_a_prompt_can_be_read_back(texts: list[str]) -> None:
     """Each text is one row, whatever it contains."""
@@ -89,7 +90,7 @@ def test_a_merge_names_the_number_of_rows() -> None:
     assert len({claim["id"] for claim in claims}) == 2
 
 
-@settings(max_examples=50)
+@settings(max_examples=examples(50))
 @given(st.lists(st.integers(0, 12), max_size=30), st.integers(1, 20), st.integers(1, 6))
 def test_packs_have_all_rows_within_the_limits(
     tokens: list[int], max_tokens: int, max_rows: int

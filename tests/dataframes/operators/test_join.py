@@ -233,8 +233,8 @@ class Asking(TerminalHost):
 def test_the_expected_cost_is_confirmed_after_the_pilot(service: Judge) -> None:
     """With its share of all pairs; the answers of the pilot are stored."""
     lm.config.prices = {"lab/m": {"input_usd": 5.0, "output_usd": 5.0}}
-    lm.config.confirm_above_usd = 0.25
-    left, right = tables(60)
+    lm.config.confirm_above_usd = 0.13
+    left, right = tables(24)
     host = Asking("n")
     install_host(host)
     try:
@@ -243,14 +243,14 @@ def test_the_expected_cost_is_confirmed_after_the_pilot(service: Judge) -> None:
     finally:
         install_host(TerminalHost())
     assert len(host.questions) == 1
-    assert "of 3,600 pairs" in host.questions[0]
+    assert "of 576 pairs" in host.questions[0]
     paid = len(service.paid)
     assert 100 < paid <= 200
     estimate = left.llm.join(right, STATEMENT, dry_run=True)
-    assert (estimate.rows, len(service.paid)) == (3_600, paid)
-    assert 500 < estimate.prompts < 3_400
+    assert (estimate.rows, len(service.paid)) == (576, paid)
+    assert 80 < estimate.prompts < 540
     found = left.llm.join(right, STATEMENT, yes=True)
-    assert len(found) == 60
+    assert len(found) == 24
     assert len(service.paid) == found.llm.report.asked
     assert left.llm.join(right, STATEMENT, dry_run=True).prompts == 0
 

@@ -25,6 +25,7 @@ from llm_magics.dataframes.operators.packing import (
 )
 from llm_magics.dataframes.operators.packing_check import check_sizes
 from llm_magics.dataframes.row_prompts import RowPrompts
+from tests.support.examples import examples
 from tests.support.judge import Judge
 
 SPEC = RowPrompts(text="{{ text }}")
@@ -40,7 +41,7 @@ def packed(
 HOSTILE = st.lists(st.text() | st.sampled_from(['"}]', '{"id": "2-abc", "text": "', "2", "\n\n[", "\u2028"]), min_size=1, max_size=8)  # fmt: skip
 
 
-@settings(max_examples=40)
+@settings(max_examples=examples(40))
 @given(HOSTILE)
 def test_no_text_leaves_its_row(texts: list[str]) -> None:
     """The rows of a prompt are a JSON list, with ids that do not repeat."""

@@ -36,6 +36,7 @@ from llm_magics.dataframes.operators.share_sampling import (
     rows_per_group,
 )
 from tests.benchmarks.operators.share_coverage import Table, copied, failing, hard, plain, trial
+from tests.support.examples import examples
 
 SIZES = st.lists(st.integers(0, 40), min_size=1, max_size=6)
 
@@ -64,7 +65,7 @@ def estimate(answers: Any, drawn: Any, scores: Any = None, groups: Any = None) -
 
 
 @given(SIZES, st.integers(0, 300))
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 def test_more_labels_take_no_row_from_a_group(sizes: list[int], total: int) -> None:
     """All places are given, at most the rows of a group, and a larger total only adds some."""
     of_groups = np.array(sizes, np.intp)
@@ -77,7 +78,7 @@ def test_more_labels_take_no_row_from_a_group(sizes: list[int], total: int) -> N
 
 
 @given(SIZES, st.integers(0, 300), st.integers(0, 9))
-@settings(deadline=None, max_examples=20)
+@settings(deadline=None, max_examples=examples(20))
 def test_the_first_rows_of_each_group_are_drawn(sizes: list[int], total: int, seed: int) -> None:
     """In the sampling order, so that a smaller sample is a part of a larger one."""
     groups = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
@@ -127,7 +128,7 @@ def test_copies_need_no_more_labels() -> None:
 
 
 @given(st.integers(1, 30), st.data())
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 def test_an_exact_interval_has_its_coverage(rows: int, data: st.DataObject) -> None:
     """For each number of positive rows, by the hypergeometric distribution of SciPy."""
     drawn = data.draw(st.integers(1, rows))
@@ -170,7 +171,7 @@ def test_labels_of_all_rows_leave_no_doubt() -> None:
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(deadline=None, max_examples=15)
+@settings(deadline=None, max_examples=examples(15))
 def test_an_interval_agrees_with_what_is_known(seed: int) -> None:
     """It is in [0, 1], has the estimate, and is possible after the answers that are known."""
     rng = np.random.default_rng(seed)

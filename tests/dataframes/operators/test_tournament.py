@@ -17,6 +17,7 @@ from llm_magics.dataframes.operators.tournament import (
     max_comparisons,
 )
 from tests.benchmarks.operators.topk_recall import CELLS, trial
+from tests.support.examples import examples
 
 
 class Oracle:
@@ -38,7 +39,7 @@ class Oracle:
         return Outcome.TIE if one == other else Outcome.FIRST if one > other else Outcome.SECOND
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.integers(0, 20), max_size=40), st.integers(1, 12))
 def test_a_consistent_oracle_gives_the_exact_ranking(values: list[int], k: int) -> None:
     """Ties go to the lower number, and no pair is compared twice."""
@@ -49,7 +50,7 @@ def test_a_consistent_oracle_gives_the_exact_ranking(values: list[int], k: int) 
     assert len(oracle.asked) == len({*oracle.asked}) == len(tournament.outcomes)
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.integers(0, 70), st.integers(1, 15), st.randoms(use_true_random=False))
 def test_contradictory_answers_end_within_the_limit(
     count: int, k: int, draw: random.Random
@@ -68,7 +69,7 @@ def test_contradictory_answers_end_within_the_limit(
     assert limit <= count * max(0, count - 1).bit_length()
 
 
-@settings(max_examples=25)
+@settings(max_examples=examples(25))
 @given(st.lists(st.integers(1, 5), min_size=1, max_size=30), st.integers(1, 20))
 def test_items_of_several_rows_fill_several_places(weights: list[int], k: int) -> None:
     """No more items are ranked than are needed."""
