@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,7 +78,9 @@ def test_without_what_only_posix_has() -> None:
 
 def unnamed_encodings(source: str) -> list[int]:
     """The lines of ``source`` that open a text file, or a process's pipes, without an encoding."""
-    lines = []
+    lines: list[int] = []
+    if not re.search(r"open\(|_text\(|TemporaryFile\(|text=|universal_newlines=", source):
+        return lines
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue

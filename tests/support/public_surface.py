@@ -167,7 +167,10 @@ def environment_variables() -> list[str]:
     found = {"LLM_MAGICS_<SETTING>"}
     found |= {variable for each in services().values() for variable in each.variables}
     for path in PACKAGE.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        source = path.read_text("utf-8")
+        if _VARIABLE.search(source) is None:
+            continue
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Constant) and isinstance(node.value, str):
                 found |= {node.value} if _VARIABLE.fullmatch(node.value) else set()
     return sorted(found)
