@@ -64,7 +64,7 @@ ORDER = [
     ],
     ["benchmarking.scorers"],
     ["benchmarking.judge"],
-    ["benchmarking.analysis", "benchmarking.latencies"],
+    ["benchmarking.analysis", "benchmarking.contenders", "benchmarking.latencies"],
     ["benchmarking"],
     ["dataframes.accessor"],
     ["dataframes.operators.methods"],

@@ -12,6 +12,7 @@ from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
 from llm_magics.benchmarking.analysis import MODEL_COLUMN
+from llm_magics.benchmarking.contenders import Contender, find_contenders
 from llm_magics.benchmarking.job_run import JobRun, calls_by_model
 from llm_magics.benchmarking.latencies import resolve_tokenizer
 from llm_magics.benchmarking.measure import (
@@ -20,7 +21,7 @@ from llm_magics.benchmarking.measure import (
     Record,
 )
 from llm_magics.benchmarking.measurements import Measurements
-from llm_magics.errors import Interrupted, UsageError
+from llm_magics.errors import Interrupted
 from llm_magics.runtime.chat import ChatCall
 from llm_magics.runtime.confirm import confirm_calls
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -28,9 +29,10 @@ from llm_magics.runtime.session import session
 
 
 def compare(  # noqa: PLR0913 (a public function)
-    prompts: str | Iterable[str],
+    prompts: str | Iterable[str] | None = None,
     models: str | Iterable[str] | None = None,
     *,
+    templates: str | Iterable[str] = (),
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     expected: Any = None,
@@ -46,6 +48,8 @@ def compare(  # noqa: PLR0913 (a public function)
 
     Args:
         prompts, models: a string or a list of strings.
+        templates: prompt files to compare with each other, such as ``["brief@HEAD~3", "brief"]``;
+            ``prompts`` are their ``{{ input }}``. Each model gets each of them.
         system, variables, parameters: as for ``lm.ask``, the same for all requests.
         expected: the expected answers: one for all, one per prompt in the same order, or a
             mapping from prompts.
@@ -73,6 +77,7 @@ def compare(  # noqa: PLR0913 (a public function)
         _compare_operation(
             prompts,
             models,
+            templates=templates,
             system=system,
             variables=variables,
             expected=expected,
@@ -87,9 +92,10 @@ def compare(  # noqa: PLR0913 (a public function)
 
 
 async def acompare(  # noqa: PLR0913 (a public function)
-    prompts: str | Iterable[str],
+    prompts: str | Iterable[str] | None = None,
     models: str | Iterable[str] | None = None,
     *,
+    templates: str | Iterable[str] = (),
     system: str | None = None,
     variables: Mapping[str, Any] | None = None,
     expected: Any = None,
@@ -105,6 +111,8 @@ async def acompare(  # noqa: PLR0913 (a public function)
 
     Args:
         prompts, models: a string or a list of strings.
+        templates: prompt files to compare with each other, such as ``["brief@HEAD~3", "brief"]``;
+            ``prompts`` are their ``{{ input }}``. Each model gets each of them.
         system, variables, parameters: as for ``lm.ask``, the same for all requests.
         expected: the expected answers: one for all, one per prompt in the same order, or a
             mapping from prompts.
@@ -132,6 +140,7 @@ async def acompare(  # noqa: PLR0913 (a public function)
         _compare_operation(
             prompts,
             models,
+            templates=templates,
             system=system,
             variables=variables,
             expected=expected,
@@ -146,9 +155,10 @@ async def acompare(  # noqa: PLR0913 (a public function)
 
 
 def _compare_operation(  # noqa: PLR0913 (a public function)
-    prompts: str | Iterable[str],
+    prompts: str | Iterable[str] | None,
     models: str | Iterable[str] | None,
     *,
+    templates: str | Iterable[str],
     system: str | None,
     variables: Mapping[str, Any] | None,
     expected: Any,
@@ -160,14 +170,9 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
     parameters: dict[str, Any],
 ) -> Operation[Measurements]:
     validation.check_misspelled(parameters, compare)
-    if models is None:
-        msg = "lm.compare needs a list of models."
-        raise UsageError(msg, hint='Use: lm.compare(prompts, ["openai/gpt-5", "ollama/llama3.2"])')
-    model_names, texts = (
-        validation.check_model_names(models),
-        validation.check_texts("prompts", prompts),
-    )
-    evaluation.check_scorers(score, expected, len(model_names))
+    contenders = find_contenders(models, templates)
+    texts = [""] if prompts is None and templates else validation.check_texts("prompts", prompts)
+    evaluation.check_scorers(score, expected, len(contenders))
     right = None if expected is None else evaluation.expected_by_prompt(texts, expected)
     times = check_integer("repeat", repeat)
     prompt = Prompt(
@@ -178,7 +183,7 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
         variables=variables,
         is_fresh=times > 1,
     )
-    jobs = _build_jobs(prompt, texts, model_names, times, right)
+    jobs = _build_jobs(prompt, texts, contenders, times, right)
     at_once, record = (
         check_integer("concurrency", concurrency),
         Record(resolve_tokenizer(tokenizer)),
@@ -186,7 +191,7 @@ def _compare_operation(  # noqa: PLR0913 (a public function)
     if not yes:
         confirm_calls(calls_by_model(jobs))
     about = {
-        **measure.describe_environment(model_names),
+        **measure.describe_environment(each.model for each in contenders),
         **measure.request_settings(system, parameters),
     }
     call = JobRun(jobs=jobs, ask=record.ask, record=record, at_once=at_once, about=about)
@@ -218,7 +223,7 @@ def _add_scores(measurements: Measurements, score: Any, *, yes: bool) -> Measure
 def _build_jobs(
     prompt: Prompt,
     texts: Sequence[str],
-    models: Sequence[str],
+    contenders: Sequence[Contender],
     repeat: int,
     right: Sequence[Any] | None,
 ) -> list[Job]:
@@ -229,10 +234,11 @@ def _build_jobs(
     in prompts and parameters are reported before anything is sent.
     """
     jobs = []
-    for each, row, column in product(range(repeat), range(len(texts)), range(len(models))):
-        model_prompt = replace(prompt, text=texts[row], model=models[column])
+    for each, row, column in product(range(repeat), range(len(texts)), range(len(contenders))):
+        of = contenders[column]
+        model_prompt = replace(prompt, text=texts[row], model=of.model, template=of.template)
         columns: dict[str, Any] = {"repeat": each} if repeat > 1 else {}
-        columns |= {MODEL_COLUMN: models[column], "prompt": texts[row]}
+        columns |= {MODEL_COLUMN: of.label, **of.columns, "prompt": texts[row]}
         columns |= {} if right is None else {"expected": right[row]}
         jobs.append(
             Job(

@@ -47,6 +47,7 @@ class LLMMagics(Magics):  # type: ignore[misc]
                                   how to display the answer; default: markdown, or json with
                                   --schema
         -t, --template NAME       use the prompt in prompts/NAME.md; the cell fills {{ input }}
+                                  NAME@REVISION uses its version in git: brief@HEAD~3
         -p, --param KEY=VALUE     value of {{ KEY }} in the prompt, or a model parameter:
                                   num_ctx=8192
         --schema FIELDS           fields of the answer: "name, age int", or a variable with a schema

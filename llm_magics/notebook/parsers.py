@@ -205,7 +205,7 @@ def llm_cell_parser() -> OptionParser:
         "-t",
         "--template",
         metavar="NAME",
-        help="use the prompt in prompts/NAME.md; the cell fills {{ input }}",
+        help="use the prompt in prompts/NAME.md, or NAME@REVISION from git; the cell fills {{ input }}",
     )
     add("-p", "--param", action="append", default=[], metavar="KEY=VALUE",
         help="value of {{ KEY }} in the prompt, or a model parameter: num_ctx=8192")  # fmt: skip
@@ -387,6 +387,8 @@ def compare_parser() -> OptionParser:
     )
     add = parser.add_argument
     add("--prompts", metavar="X", help="variable with a list, a column or a text")
+    add("-t", "--template", metavar="NAME", action="append", default=[],
+        help="prompt file to compare; NAME@REVISION is its version in git")  # fmt: skip
     add("--expected", metavar="X", help="variable with the expected answers, one per prompt")
     add("--score", metavar="NAME,…", action="append", default=[],
         help="scorer: exact, contains, numeric, … or a function")  # fmt: skip

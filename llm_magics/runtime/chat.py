@@ -244,9 +244,7 @@ class ChatCall:
         """Run the call. Closing the generator or cancelling its task stops the model at once."""
         run = await self._start()
         try:
-            with log_call(
-                self._session, "chat", lambda: self._route, self.response, self._details
-            ):
+            with log_call(self._session, "chat", lambda: self._route, self.response, self.details):
                 async for attempt in run:
                     self._route = attempt.route
                     async with attempt:
@@ -280,10 +278,10 @@ class ChatCall:
             self._remember()
         self._warn()
 
-    def _details(self) -> CallDetails:
+    def details(self) -> CallDetails:
         """Return what a trace of the call has in addition to its response."""
         parameters = None if self._route is None else self._parameters(self._route)
-        return CallDetails(parameters=parameters, thread=self._prompt.thread, chunks=self._chunks)
+        return CallDetails.of(self._prompt, parameters, self._chunks)
 
     async def _store(self) -> None:
         """Store a new answer in the recording and the cache."""

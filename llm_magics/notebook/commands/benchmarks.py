@@ -58,10 +58,11 @@ def bench(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     return _summarize(runs, _BENCH_COLUMNS)
 
 
-@command("compare MODEL… --prompts X [-o NAME] [FLAGS]")
+@command("compare MODEL… --prompts X [-t NAME …] [-o NAME] [FLAGS]")
 def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
-    Compare models on the prompts in a variable; -o stores every answer.
+    Compare models on the prompts in a variable; -o stores every answer. -t compares prompt files, also with their
+    versions in git: -t brief@HEAD~3 -t brief
 
     --expected X, --score exact,contains,…, --judge MODEL, --repeat N, --concurrency N, and the parameters of
     %%llm.
@@ -71,10 +72,10 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
     from llm_magics.benchmarking.compare import compare as measure
 
     arguments = compare_parser().parse(rest)
-    if not arguments.prompts:
+    if not arguments.prompts and not arguments.template:
         msg = "%llm compare needs --prompts."
         raise UsageError(msg, hint="Use: %llm compare A B --prompts questions")
-    prompts = _texts(shell, arguments.prompts, variables)
+    prompts = _texts(shell, arguments.prompts, variables) if arguments.prompts else None
     expected = _evaluate(shell, arguments.expected, variables) if arguments.expected else None
     names = ",".join(arguments.score).split(",")
     score = [_score(name, variables) for name in names if name.strip()]
@@ -84,7 +85,8 @@ def compare(shell: InteractiveShell, rest: str, variables: Variables) -> DataFra
         arguments,
         lambda: measure(
             prompts,
-            _models(arguments),
+            (arguments.models or None) if arguments.template else _models(arguments),
+            templates=arguments.template,
             expected=expected,
             score=score or None,
             repeat=arguments.repeat,

@@ -202,11 +202,12 @@ class Prompt:
         schema: the schema that the answer must match; see `llm_magics.schemas`.
         tools: the functions that the model may call.
         variables: the values of ``{{ names }}``; with ``None``, braces are literal text.
-        template: the name of a prompt in a file; ``text`` is its ``{{ input }}``.
+        template: the name of a prompt in a file, or the file; ``text`` is its ``{{ input }}``.
         thread: the conversation that the prompt continues.
         is_fresh: whether to send the prompt even if its answer is cached.
         is_foreign: whether it is from a file, which others may have written.
         is_kept: whether its answer is cached even if the settings disable the cache.
+        file_name, file_digest: the name and the digest of the prompt file that it is from.
     """
 
     text: str
@@ -218,18 +219,22 @@ class Prompt:
     attachments: Sequence[Any] = ()
     schema: Any = None
     tools: Sequence[Any] = ()
-    template: str | None = None
+    template: str | prompt_files.PromptFile | None = None
     thread: str | None = None
     is_fresh: bool = False
     is_foreign: bool = False
     is_kept: bool = False
+    file_name: str | None = None
+    file_digest: str | None = None
 
 
 def apply_template(prompt: Prompt, config: Config) -> Prompt:
     """Return ``prompt`` with the values of its template's file, for those that it does not set."""
     if prompt.template is None:
         return prompt
-    file = prompt_files.load(prompt.template)
+    file = prompt.template
+    if not isinstance(file, prompt_files.PromptFile):
+        file = prompt_files.load(file)
     text = file.text
     if "input" not in templates.find_names(f"{text}{file.system or ''}") and prompt.text.strip():
         text = f"{text}\n\n{{{{ input }}}}"
@@ -239,13 +244,15 @@ def apply_template(prompt: Prompt, config: Config) -> Prompt:
     try:
         PromptParameters(Prompt(text="", parameters=file.parameters), config).merge()
     except LLMError as error:
-        msg = f"The template {prompt.template}: {error}"
+        msg = f"The template {file.name}: {error}"
         raise TemplateError(msg, hint=error.hint) from None
     return replace(
         prompt,
         text=text,
         template=None,
         is_foreign=True,
+        file_name=file.name,
+        file_digest=file.digest,
         model=prompt.model or file.model,
         system=file.system if prompt.system is None else prompt.system,
         parameters={**file.parameters, **_set_parameters(prompt.parameters)},

@@ -14,13 +14,15 @@ Prompt files: ``prompts/NAME.md``, with their settings in a YAML header.
     {{ input }}
 
 The project's prompts take precedence over the user's. ``{{ input }}`` is the text of the cell.
+``NAME@REVISION`` is its version in a commit of git.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,7 @@ from platformdirs import user_config_path
 from llm_magics._util.filesystem import atomic_write, load_yaml
 from llm_magics._util.text import reason_of
 from llm_magics.errors import LLMError, TemplateError, abbreviate, nearest
+from llm_magics.runtime.prompts.prompt_versions import read_version, split_revision
 from llm_magics.schemas import parse_schema
 from llm_magics.secrets import scrub
 
@@ -50,6 +53,8 @@ class PromptFile:
         description: its purpose, in words.
         system, model, parameters, schema: as for `lm.ask`, which override these.
         defaults: the values of names that the notebook does not define.
+        name: the name of the file, without a revision; empty if it was not loaded by a name.
+        digest: a digest of the whole file, which does not depend on its line ends.
     """
 
     text: str
@@ -59,6 +64,8 @@ class PromptFile:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     schema: Any = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    name: str = field(default="", compare=False)
+    digest: str = field(default="", compare=False)
 
 
 _KINDS: dict[str, tuple[type, ...]] = {
@@ -99,7 +106,7 @@ def names() -> dict[str, Path]:
 
 def load(name: str) -> PromptFile:
     """
-    Return the prompt called ``name``.
+    Return the prompt called ``name``; ``NAME@REVISION`` is its version in a commit of git.
 
     Raises:
         TemplateError: it does not exist, or its file is invalid.
@@ -107,12 +114,31 @@ def load(name: str) -> PromptFile:
     known = names()
     name = name.removeprefix(f"{_FOLDER}/").removesuffix(".md")
     if name not in known:
+        bare, revision = split_revision(name)
+        if revision is not None:
+            return _load_version(bare.removesuffix(".md"), revision, known)
         msg = f'No template is named "{name}".'
         hint = (
             f"{nearest(name, known)} Templates are files prompts/NAME.md; --save NAME creates one."
         )
         raise TemplateError(msg, hint=hint)
-    return read(known[name])
+    return replace(read(known[name]), name=name)
+
+
+def _load_version(name: str, revision: str, known: Mapping[str, Path]) -> PromptFile:
+    """Return a version of a prompt, which may not exist any more."""
+    if not _NAME.fullmatch(name):
+        msg = f'"{name}" is not a valid template name.'
+        raise TemplateError(msg, hint="Use NAME@REVISION: brief@HEAD~3")
+    paths = [known[name]] if name in known else [each / f"{name}.md" for each in folders()]
+    path, data = read_version(paths, revision, _MAX_BYTES)
+    where = f"{path}@{revision}"
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        msg = f"Could not read {where}: {reason_of(error)}."
+        raise TemplateError(msg, hint="Use a revision in which it is UTF-8 text.") from None
+    return replace(_parse(text, where), name=name)
 
 
 def read(path: Path) -> PromptFile:
@@ -131,14 +157,21 @@ def read(path: Path) -> PromptFile:
     except (OSError, ValueError) as error:
         msg = f"Could not read {path}: {reason_of(error)}."
         raise TemplateError(msg, hint="Save it as UTF-8 text.") from None
+    return _parse(text, path)
+
+
+def _parse(text: str, path: Path | str) -> PromptFile:
+    """Return the prompt in ``text``, which is in the file ``path``."""
+    text = text.replace("\r\n", "\n")
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
     head = _HEAD.match(text)
     if head is None and re.match(r"---[ \t]*\r?\n\w+:", text):
         msg = f"The front matter of {path} is not closed."
         raise TemplateError(msg, hint="Add a line with --- before the prompt.")
     if head is None:
-        return PromptFile(text=text.strip("\n"))
+        return PromptFile(text=text.strip("\n"), digest=digest)
     fields = _check_head(path, _parse_head(path, head[1] or ""))
-    return PromptFile(text=head[2].strip("\n"), **fields)
+    return PromptFile(text=head[2].strip("\n"), digest=digest, **fields)
 
 
 def _refuse_links(path: Path) -> None:
@@ -160,7 +193,7 @@ def _users_folder() -> Path:
     return user_config_path("llm_magics", appauthor=False) / _FOLDER
 
 
-def _parse_head(path: Path, head: str) -> Any:
+def _parse_head(path: Path | str, head: str) -> Any:
     try:
         return load_yaml(head) or {}
     except ValueError as error:
@@ -168,7 +201,7 @@ def _parse_head(path: Path, head: str) -> Any:
         raise TemplateError(msg, hint="Put values that contain a colon in quotes.") from None
 
 
-def _check_head(path: Path, fields: Any) -> dict[str, Any]:
+def _check_head(path: Path | str, fields: Any) -> dict[str, Any]:
     if not isinstance(fields, dict):
         msg = f"The front matter of {path} must be a mapping, got {type(fields).__name__}."
         raise TemplateError(msg, hint="Example:  system: You are brief.")
@@ -219,7 +252,7 @@ def save(name: str, prompt: PromptFile, *, overwrite: bool = False) -> Path:
 def _format_file(prompt: PromptFile) -> str:
     import yaml
 
-    fields = {name: value for name, value in asdict(prompt).items() if value and name != "text"}
+    fields = {name: value for name, value in asdict(prompt).items() if value and name in _KINDS}
     if not fields:
         return f"{prompt.text}\n"
     head = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True, width=99)

@@ -12,6 +12,7 @@ from llm_magics.errors import ProviderError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.services import find_service_at
+from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.secrets import scrub
 from llm_magics.types import StreamChunk
@@ -72,6 +73,19 @@ class CallDetails:
     dimensions: int | None = None
     prompt_name: str | None = None
     prompt_digest: str | None = None
+
+    @classmethod
+    def of(
+        cls, prompt: Prompt, parameters: ModelParameters | None, chunks: Sequence[StreamChunk]
+    ) -> CallDetails:
+        """Return the details of a chat."""
+        return cls(
+            parameters=parameters,
+            thread=prompt.thread,
+            chunks=chunks,
+            prompt_name=prompt.file_name,
+            prompt_digest=prompt.file_digest,
+        )
 
 
 @dataclass(frozen=True, slots=True)
