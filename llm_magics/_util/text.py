@@ -16,6 +16,9 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+# What separates the parts of a summary.
+_PART_MARK = " · "
+
 
 def replace_lone_surrogates(text: str) -> str:
     """Join surrogate pairs in ``text``, and replace lone surrogates."""
@@ -87,10 +90,41 @@ def format_usd(usd: float | None) -> str:
     return f"${usd:.{decimals}f}"
 
 
+def format_percent(share: float) -> str:
+    """
+    Return a share as ``62 %``, with more digits near 0 and 1: ``0.13 %``, ``99.97 %``.
+
+    Only 0 and 1 are shown as ``0 %`` and ``100 %``.
+    """
+    percent = 100 * share
+    distance = min(percent, 100 - percent)
+    if not 0 < distance < 1:
+        return f"{percent:.0f} %"
+    decimals = min(10, 1 - math.floor(math.log10(distance)))
+    text = f"{percent:.{decimals}f}"
+    return f"{text.rstrip('0').rstrip('.')} %"
+
+
+def format_confidence(confidence: float) -> str:
+    """Return a confidence with all its digits: ``95 %``, ``97.5 %``, ``99.9999 %``."""
+    return f"{round(100 * confidence, 10):.12g} %"
+
+
 def reason_of(error: BaseException) -> str:
     """Return what went wrong in words: the system's "Permission denied" without number and path."""
     reason = str(getattr(error, "strerror", None) or error).strip().rstrip(".")
     return reason or type(error).__name__
+
+
+def wrap_parts(text: str, width: int) -> str:
+    """Return ``text`` with line breaks between its parts, which " · " separates, at ``width``."""
+    lines: list[str] = []
+    for part in text.split(_PART_MARK):
+        if lines and len(lines[-1]) + len(_PART_MARK) + len(part) <= width:
+            lines[-1] += _PART_MARK + part
+        else:
+            lines.append(part)
+    return "\n".join(lines)
 
 
 def pluralize(count: int, noun: str) -> str:

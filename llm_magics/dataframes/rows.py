@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pandas as pd
 
-from llm_magics.errors import UsageError, nearest
+from llm_magics.errors import UsageError, abbreviate, nearest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +73,13 @@ def to_list(column: Any) -> list[Any]:
         or hasattr(column, "columns")
     ):
         msg = f"Expected a list or a column, got {type(column).__name__}."
-        raise UsageError(msg, hint='Pass df["column"], or a list: lm.embed(["…"])')
+        is_lazy = hasattr(column, "collect")  # of polars
+        hint = (
+            "Pass its rows: frame.collect()"
+            if is_lazy
+            else 'Pass df["column"], or a list of texts.'
+        )
+        raise UsageError(msg, hint=hint)
     for way in _TO_LIST_METHODS:
         if hasattr(column, way):
             values: list[Any] = getattr(column, way)()
@@ -160,10 +166,10 @@ def get_column(frame: Any, name: Any) -> Any:
     known = list(frame.columns)
     count = sum(each == name for each in known) if _is_hashable(name) else 0
     if count == 0:
-        msg = f"The DataFrame has no column {name!r:.60}."
+        msg = f"The DataFrame has no column {abbreviate(name)}."
         raise UsageError(msg, hint=nearest(str(name), map(str, known)))
     if count > 1 or getattr(frame[name], "ndim", 1) != 1:
-        msg = f"The DataFrame has more than one column {name!r:.60}."
+        msg = f"The DataFrame has more than one column {abbreviate(name)}."
         raise UsageError(msg, hint="Rename the columns: df.columns = […]")
     return frame[name]
 

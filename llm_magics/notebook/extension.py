@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING
 
+from llm_magics._util.text import wrap_parts
 from llm_magics.errors import LLMError
 from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
 from llm_magics.notebook import completion, frontend, magics
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from llm_magics.runtime.response import Response
+
+# Summaries are broken here, because JupyterLab would break them in the middle of a word.
+_LINE_WIDTH = 100
 
 _RESPONSE = ("llm_magics.runtime.response", "Response")
 
@@ -33,8 +37,8 @@ class NotebookHost(Host):
         return create_progress_view(self._shell)
 
     def report(self, summary: str, problem: str = "") -> None:
-        """Print the summary of an operation, with or without a problem, as one line."""
-        print_safe(summary)
+        """Print the summary of an operation, with or without a problem; a long one in several lines."""
+        print_safe(wrap_parts(summary, _LINE_WIDTH))
 
     def ask(self, question: str) -> str | None:
         """Return the text that the user types below the cell; ``None`` if it runs unattended."""

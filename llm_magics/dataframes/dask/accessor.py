@@ -35,8 +35,9 @@ from llm_magics.dataframes.dask.workers import (
     nearest_in_partition,
 )
 from llm_magics.dataframes.embed import embed
+from llm_magics.dataframes.operators.aggregate import aggregate
 from llm_magics.dataframes.operators.groups import group_columns
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters
 from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
 from llm_magics.dataframes.operators.share import COLUMNS, share
 from llm_magics.dataframes.reports import stored_report
@@ -285,7 +286,7 @@ class DaskFrameAccessor:
                 in the same prompt.
             options: as for pandas; ``concurrency`` is the limit for all workers together.
         """
-        check_no_batch("aggregate", options)
+        check_parameters(aggregate, options)
         prompt_spec = row_prompts(question, None, options)
         task, portable = _plan(prompt_spec, {}, "aggregate")
         asked = GroupQuestion(

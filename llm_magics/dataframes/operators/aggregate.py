@@ -13,11 +13,12 @@ from llm_magics.dataframes.operators.aggregate_report import AggregateReport
 from llm_magics.dataframes.operators.claim_tree import AUTO_ROWS, ClaimTree
 from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost
 from llm_magics.dataframes.operators.grouped_rows import Table, read_table
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters
 from llm_magics.dataframes.operators.packed_prompts import (
     RowsPerPrompt,
     check_rows_per_prompt,
 )
+from llm_magics.dataframes.operators.same_kind import row_labels
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
@@ -83,7 +84,7 @@ def aggregate(  # noqa: PLR0913 (as for lm.prompt)
         Interrupted: ``partial`` has the claims so far.
         LLMError: an error that affects all rows.
     """
-    check_no_batch("aggregate", parameters)
+    check_parameters(aggregate, parameters)
     prompt_spec = RowPrompts(
         text=check_question(question),
         model=model,
@@ -142,7 +143,7 @@ def build_result(table: Table, tree: ClaimTree) -> DataFrame:
     report = AggregateReport(
         rows=len(table.index),
         missing=table.missing,
-        cut=[table.index[row] for row in sorted(tree.cut)],
+        cut=row_labels(table.index, sorted(tree.cut)),
         calls=tree.spending.calls,
         cached=tree.spending.cached,
         cost_usd=tree.spending.cost_usd,

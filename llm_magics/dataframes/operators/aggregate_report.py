@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llm_magics._util.text import pluralize
 from llm_magics.dataframes.operators.claim_tree import Group
+from llm_magics.dataframes.operators.same_kind import row_labels
 
 if TYPE_CHECKING:
     from pandas import DataFrame, Index
@@ -130,7 +131,7 @@ class AggregateReport:
         return values
 
     def _labels(self, rows: Iterable[int]) -> list[Any]:
-        return [self._index[row] for row in sorted(rows)]
+        return row_labels(self._index, sorted(rows))
 
     def __str__(self) -> str:
         """Return a summary that is the same in each run: without cache hits and cost."""

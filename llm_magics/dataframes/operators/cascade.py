@@ -102,7 +102,7 @@ class Cascade(ABC):
             pilot_calls=pilot_calls,
             training_calls=training_calls,
             calls=self.table.calls,
-            bound=self.bound,
+            bound={name: float(share) for name, share in self.bound.items()},
             precision=precision,
             recall=recall,
             reason=self.reason() if is_asked.all() else "",

@@ -23,6 +23,11 @@ if TYPE_CHECKING:
 
     from llm_magics.dataframes.operators.pair_oracles import PairOracle
 
+_ROW_ORACLES = (
+    "Pass the name of a model, the name of a column of labels, or a function of the row."
+)
+_PAIR_ORACLES = "Pass the name of a model, or a function of a row with left.NAME and right.NAME."
+
 RowOracle = ModelOracle | ColumnOracle | FunctionOracle
 
 
@@ -47,7 +52,7 @@ def create_oracle(
         return ColumnOracle(frame, oracle, prompt_spec.text)
     if callable(oracle):
         return FunctionOracle(frame, oracle, prompt_spec.text)
-    return ModelOracle(frame, _with_model(prompt_spec, oracle))
+    return ModelOracle(frame, _with_model(prompt_spec, oracle, _ROW_ORACLES))
 
 
 def create_pair_oracle(
@@ -70,14 +75,13 @@ def create_pair_oracle(
     """
     if callable(oracle):
         return FunctionPairOracle(frames, oracle, prompt_spec.text)
-    return ModelPairOracle(frames, _with_model(prompt_spec, oracle))
+    return ModelPairOracle(frames, _with_model(prompt_spec, oracle, _PAIR_ORACLES))
 
 
-def _with_model(prompt_spec: RowPrompts, oracle: Any) -> RowPrompts:
+def _with_model(prompt_spec: RowPrompts, oracle: Any, hint: str) -> RowPrompts:
     if oracle is None:
         return prompt_spec
     if isinstance(oracle, str):
         return replace(prompt_spec, model=oracle)
     msg = f"Invalid value for oracle: {abbreviate(oracle)}."
-    hint = "Pass the name of a model, the name of a column of labels, or a function of the row."
     raise UsageError(msg, hint=hint)

@@ -10,13 +10,13 @@ from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost
 from llm_magics.dataframes.operators.filter_run import FilterRun
 from llm_magics.dataframes.operators.known_oracles import RowFunction
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.same_kind import as_sized, take_rows
 from llm_magics.dataframes.operators.targets import MAX_CALLS, Target
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
-from llm_magics.errors import Interrupted, UsageError
+from llm_magics.errors import Interrupted
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,7 @@ Select = Callable[["NDArray[np.intp]"], Any]
 
 # The options that describe the target, and those that say how to send questions.
 _TARGETS = ("accuracy", "precision", "recall", "confidence", "max_calls")
-_PROMPTS = ("system", "concurrency", "on_error", "fresh", "dry_run", "yes")
+_PROMPTS = ("model", "system", "concurrency", "on_error", "fresh", "dry_run", "yes")
 
 
 def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
@@ -47,6 +47,7 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
     oracle: str | RowFunction | None = None,
     proxy: str | None = "auto",
     seed: int = 0,
+    model: str | None = None,
     system: str | None = None,
     concurrency: int | None = None,
     on_error: OnError = "null",
@@ -76,14 +77,14 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
             makes the most of the other.
         confidence: the probability with which the target is kept.
         max_calls: the number of questions to the oracle, for precision or recall alone.
-        oracle: whose answers count as right: the name of a model, by default that of the settings;
-            the name of a column of human labels (booleans, or 0 and 1); or a function of the row, a
-            `pandas.Series`, that returns ``True`` or ``False``.
+        oracle: whose answers count as right: the name of a model; the name of a column of human
+            labels (booleans, or 0 and 1); or a function of the row, a `pandas.Series`, that returns
+            ``True`` or ``False``. By default, ``model``.
         proxy: ``"auto"`` chooses among stored vectors, keywords, and the model of the setting
             ``proxy_model``; or the name of a model; or the name of a column of scores in [0, 1];
             ``None`` asks the oracle about all rows.
         seed: another seed samples other rows.
-        system, parameters: as for `llm_magics.ask`, for all questions to the oracle.
+        model, system, parameters: as for `llm_magics.ask`, for all questions to the oracle.
         concurrency: number of concurrent requests.
         on_error: with ``null``, rows for which the oracle fails are left out and listed in the
             report; ``raise`` raises the error.
@@ -114,6 +115,7 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
         "oracle": oracle,
         "proxy": proxy,
         "seed": seed,
+        "model": model,
         "system": system,
         "concurrency": concurrency,
         "on_error": on_error,
@@ -136,15 +138,12 @@ def filter_frame(frame: DataFrame, prompt: str, select: Select, options: Mapping
         options: the arguments of `filter`; unknown ones are parameters of the oracle's model.
     """
     rest = dict(options)
-    check_no_batch("filter", rest)
-    if "model" in rest:
-        msg = "filter has no argument model, because it may use several models."
-        hint = 'Pass oracle="MODEL" for the answers, or proxy="MODEL" for a cheaper model.'
-        raise UsageError(msg, hint=hint)
     target = Target(**{name: rest.pop(name) for name in _TARGETS if name in rest})
     seed = check_integer("seed", rest.pop("seed", 0), least=-(2**63), most=2**63 - 1)
     oracle, proxy = rest.pop("oracle", None), rest.pop("proxy", "auto")
     own = {name: rest.pop(name) for name in _PROMPTS if name in rest}
+    check_parameters(filter, rest)
+    check_single_oracle(oracle, own.get("model"))
     prompt_spec = RowPrompts(text=prompt, parameters=rest, **own)
     run = FilterRun(frame, prompt_spec, target=target, seed=seed)
     run.prepare(oracle, proxy)

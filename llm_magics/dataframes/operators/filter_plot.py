@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -30,6 +30,8 @@ _GROUPS = (
     ("kept by the oracle", COLOURS[3]),
     ("kept by the proxy", COLOURS[1]),
 )
+
+_THRESHOLDS = "thresholds of the proxy"
 
 
 def plot_scores(decisions: RowDecisions, proxy: str) -> Figure:
@@ -64,13 +66,18 @@ def plot_scores(decisions: RowDecisions, proxy: str) -> Figure:
     edges = np.linspace(low, high, _BINS + 1)
     width = edges[1] - edges[0]
     below = np.zeros(_BINS)
-    handles = []
+    handles: list[Any] = []
     for scores, _, colour in shown:
         counts, _ = np.histogram(_odds(scores), edges)
         handles.append(ax.bar(edges[:-1], counts, width, below, align="edge", color=colour))
         below += counts
+    names = [name for _, name, _ in shown]
     for at in thresholds(decisions.scores, groups[0], groups[3]):
-        ax.axvline(_odds(np.array([at]))[0], color=GREY, linewidth=1, linestyle="--")
+        line = ax.axvline(_odds(np.array([at]))[0], color=GREY, linewidth=1, linestyle="--")
+        if _THRESHOLDS not in names:
+            names.append(_THRESHOLDS)
+            handles.append(line)
+    ax.set_ylim(0, 1.05 * max(below.max(), 1))
     ax.set_xlim(edges[0], edges[-1])
     ax.set_xticks(logit(np.array(_TICKS)), [f"{tick:g}" for tick in _TICKS])
     ax.set_xlabel(f"probability of yes by the proxy ({proxy})", color=GREY, parse_math=False)
@@ -79,7 +86,7 @@ def plot_scores(decisions: RowDecisions, proxy: str) -> Figure:
     for side, spine in ax.spines.items():
         spine.set_visible(side in ("left", "bottom"))
         spine.set_color(GREY)
-    legend(ax, [name for _, name, _ in shown], handles, loc="upper left", anchor=(1.0, 1.0))
+    legend(ax, names, handles, loc="upper left", anchor=(1.0, 1.0))
     return figure
 
 

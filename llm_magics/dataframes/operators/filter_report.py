@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.text import format_usd, pluralize
+from llm_magics._util.text import format_confidence, format_percent, format_usd, pluralize
 from llm_magics.dataframes.operators.decisions import Estimate
 from llm_magics.dataframes.operators.oracle import FAILED, NO, YES
 from llm_magics.dataframes.operators.proxy_choice import ProxyQuality
@@ -124,7 +124,7 @@ class FilterReport:
         share = self.asked / self.questions if self.questions else 1.0
         parts = [
             f"{self.kept:,} of {pluralize(self.rows, 'row')} kept",
-            f"{self.asked:,} asked ({share:.0%})",
+            f"{self.asked:,} asked ({format_percent(share)})",
             *self._guarantees(),
             *self._estimates(),
         ]
@@ -139,7 +139,7 @@ class FilterReport:
     __repr__ = __str__
 
     def _guarantees(self) -> list[str]:
-        confidence = f"{round(100 * self.target.confidence, 3):g} %"
+        confidence = format_confidence(self.target.confidence)
         return [
             f"{name} at least {floor(1000 * value + 1e-9) / 1000:g}"
             + ("" if value >= 1 else f" with {confidence} confidence")

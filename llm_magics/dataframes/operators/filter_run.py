@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics._util.text import format_usd, pluralize
+from llm_magics._util.text import format_percent, format_usd, pluralize
 from llm_magics.dataframes.operators.calibration import calibrate
 from llm_magics.dataframes.operators.cascade import Cascade
 from llm_magics.dataframes.operators.choose_oracle import RowOracle, create_oracle
@@ -205,7 +205,7 @@ class FilterRun:
         if self._spec.dry_run:
             return
         share = plan.calls / max(plan.rows, 1)
-        what = f"{share:.0%} of {plan.rows:,} rows"
+        what = f"{format_percent(share)} of {plan.rows:,} rows"
         estimate = self._estimate(plan.calls - plan.made)
         all_usd = self._estimate(self.questions).cost_usd
         costs = (
@@ -264,7 +264,7 @@ class FilterRun:
             return False
         total = own_usd + (len(unknown) - saving) * each_usd
         if not self._is_allowed:
-            what = f"{own_usd / total:.0%} of it for scores by {proxy.name}"
+            what = f"{format_percent(own_usd / total)} of it for scores by {proxy.name}"
             self._allow(total, what)
         return True
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.dataframes.operators.claim_tree import Group
+from llm_magics.dataframes.operators.groups import group_columns, group_rows
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import TEXT, get_column
@@ -66,18 +67,12 @@ def read_table(frame: DataFrame, by: Any, on: Any) -> Table:
     Return the groups and texts of ``frame``; ``by`` and ``on`` are as for `aggregate`.
 
     Raises:
-        UsageError: a column does not exist.
+        UsageError: a column does not exist, or `group_columns` refuses it.
         TemplateError: the texts cannot be rendered.
     """
-    names = [] if by is None else list(by) if isinstance(by, list) else [by]
-    keys = [get_column(frame, name) for name in names]
-    if taken := [name for name in names if name in COLUMNS]:
-        msg = f"The column {taken[0]} of by= has the name of a column of the result."
-        raise UsageError(msg, hint=f"Rename it: df.rename(columns={{{taken[0]!r}: …}})")
+    names = group_columns(frame, by, COLUMNS)
     texts = statement_texts(frame, RowPrompts(text=find_template(frame, names, on)))
-    numbers = _group_numbers(keys, len(frame))
-    first = np.unique(numbers, return_index=True)[1]
-    values = frame[names].iloc[first].reset_index(drop=True) if names else pd.DataFrame(index=[0])
+    numbers, values = group_rows(frame, names)
     groups = _groups(numbers, texts.codes, len(values))
     return Table(
         index=frame.index,
@@ -86,21 +81,6 @@ def read_table(frame: DataFrame, by: Any, on: Any) -> Table:
         texts=_TextsOfRows(texts, texts.codes),
         missing=int((texts.codes < 0).sum()),
     )
-
-
-def _group_numbers(keys: Sequence[Any], count: int) -> NDArray[np.intp]:
-    """Return the number of each row's group, in the order of the values in ``keys``."""
-    if not keys:
-        return np.zeros(count, np.intp)
-    table = pd.concat([each.reset_index(drop=True) for each in keys], axis=1)
-    table.columns = pd.RangeIndex(len(keys))
-    try:
-        grouped = table.groupby(list(table.columns), dropna=False, observed=True)
-        numbers: NDArray[np.intp] = grouped.ngroup().to_numpy(np.intp)
-    except TypeError as error:
-        msg = f"The rows cannot be grouped: {error}."
-        raise UsageError(msg, hint="Group by a column of texts, numbers or dates.") from None
-    return numbers
 
 
 def _groups(numbers: NDArray[np.intp], codes: NDArray[np.int32], count: int) -> list[Group]:
@@ -165,10 +145,8 @@ def join_tables(tables: Sequence[Table]) -> Table:
     """
     offsets = np.cumsum([0, *(len(table.index) for table in tables)]).tolist()
     keys = pd.concat([table.keys for table in tables], ignore_index=True)
-    columns = [keys.iloc[:, place] for place in range(keys.shape[1])]
-    numbers = _group_numbers(columns, len(keys))
-    first = np.unique(numbers, return_index=True)[1]
-    groups = [Group(rows=[], copies={}) for _ in first]
+    numbers, values = group_rows(keys, list(keys.columns))
+    groups = [Group(rows=[], copies={}) for _ in range(len(values))]
     parts = [
         (group, offset)
         for table, offset in zip(tables, offsets, strict=False)
@@ -179,7 +157,7 @@ def join_tables(tables: Sequence[Table]) -> Table:
     index = tables[0].index
     return Table(
         index=index.append([table.index for table in tables[1:]]),
-        keys=keys.iloc[first].reset_index(drop=True),
+        keys=values,
         groups=groups,
         texts=(),
         missing=sum(table.missing for table in tables),

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from llm_magics.dataframes.rows import get_column
-from llm_magics.errors import UsageError
+from llm_magics.errors import UsageError, abbreviate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -21,11 +21,15 @@ def group_columns(frame: Any, by: Any, written: Iterable[str] = ()) -> list[Any]
     Return the names of the columns that ``by`` means: one, several in a list, or none.
 
     Raises:
-        UsageError: a column does not exist, or has the name of a column that is ``written``.
+        UsageError: a column does not exist, is named twice, or has the name of a column that is
+            ``written``.
     """
     names = [] if by is None else list(by) if isinstance(by, list) else [by]
     for name in names:
         get_column(frame, name)
+    if twice := [name for place, name in enumerate(names) if name in names[:place]]:
+        msg = f"by= names the column {abbreviate(twice[0])} twice."
+        raise UsageError(msg, hint="Name each column once.")
     if taken := [name for name in names if name in written]:
         msg = f"The column {taken[0]} of by= has the name of a column of the result."
         raise UsageError(msg, hint=f"Rename it: df.rename(columns={{{taken[0]!r}: …}})")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from llm_magics._util.text import pluralize
+from llm_magics._util.text import format_percent, pluralize
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.blocking import rank_pairs
 from llm_magics.dataframes.operators.choose_oracle import create_pair_oracle
@@ -16,7 +16,7 @@ from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost, scale_es
 from llm_magics.dataframes.operators.join_report import JoinReport
 from llm_magics.dataframes.operators.joined_rows import HOWS, check_suffixes, joined_rows
 from llm_magics.dataframes.operators.model_oracle import PromptOracle
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.oracle import YES
 from llm_magics.dataframes.operators.pair_decisions import (
     PILOT_CALLS,
@@ -65,6 +65,7 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
     embedding_model: str | None = None,
     suffixes: tuple[str, str] = ("_x", "_y"),
     seed: int = 0,
+    model: str | None = None,
     system: str | None = None,
     concurrency: int | None = None,
     on_error: OnError = "null",
@@ -90,9 +91,9 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
         how: ``inner``; ``left``, ``right`` or ``outer`` keep rows without a pair.
         recall: the share of all true pairs to find.
         confidence: the probability of finding that share.
-        oracle: the model whose answers count as right, by default that of the settings; or a
-            function that returns ``True`` or ``False`` for a row with the columns ``left.NAME`` and
-            ``right.NAME``.
+        oracle: whose answers count as right: the name of a model; or a function that returns
+            ``True`` or ``False`` for a row with the columns ``left.NAME`` and ``right.NAME``. By
+            default, ``model``.
         candidates: how likely pairs are found. ``vectors``: by the cosine of their vectors, and
             texts are embedded; ``ngrams``: by the characters that their texts have in common;
             ``auto``: by vectors if both tables have a column of them, otherwise by texts; or an
@@ -102,7 +103,7 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
         embedding_model: the model that embeds texts for candidates.
         suffixes: what is appended to the names of columns that both tables have.
         seed: another seed draws other pairs.
-        system, parameters: as for `llm_magics.ask`, the same for all prompts.
+        model, system, parameters: as for `llm_magics.ask`, the same for all prompts.
         concurrency: number of concurrent requests.
         on_error: with ``null``, pairs without an answer are left out and listed in the report;
             ``raise`` raises the error.
@@ -120,15 +121,14 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
         Interrupted: ``partial`` has the pairs that are found so far.
         LLMError: an error that affects all pairs.
     """
-    check_no_batch("join", parameters)
-    if "model" in parameters:
-        msg = "join takes the model as oracle."
-        raise UsageError(msg, hint=f"Use: oracle={parameters['model']!r:.60}")
+    check_parameters(join, parameters)
+    check_single_oracle(oracle, model)
     if how not in HOWS:
         msg = f"Invalid value for how: {abbreviate(how)}."
         raise UsageError(msg, hint=f"Use one of: {', '.join(HOWS)}.")
     prompt_spec = RowPrompts(
         text=prompt,
+        model=model,
         system=system,
         parameters=parameters,
         concurrency=concurrency,
@@ -287,9 +287,9 @@ class _Join:
             self._oracle.expect(expectation.calls)
             if not self._is_allowed and not self._spec.dry_run:
                 estimate = self._estimate(expectation.calls - expectation.asked)
-                share = 100 * expectation.calls / self.pairs
+                share = format_percent(expectation.calls / self.pairs)
                 what = (
-                    f"about {expectation.calls:,} of {self.pairs:,} pairs, {share:.2g} %; "
+                    f"about {expectation.calls:,} of {self.pairs:,} pairs, {share}; "
                     f"{expectation.asked:,} of them were asked"
                 )
                 so_far = f"The {pluralize(expectation.asked, 'answer')} so far are stored"

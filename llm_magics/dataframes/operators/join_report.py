@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics._util.text import format_usd, pluralize
+from llm_magics._util.text import format_confidence, format_percent, format_usd, pluralize
 from llm_magics.dataframes.operators.oracle import FAILED, YES
 from llm_magics.dataframes.operators.pair_decisions import SOURCES, PairDecisions
 from llm_magics.dataframes.operators.positives_left import least_share
@@ -108,17 +108,17 @@ class JoinReport:
 
     def __str__(self) -> str:
         """Return a summary that is the same in each run: without cache hits and cost."""
-        share = 100 * self.asked / self.pairs if self.pairs else 100.0
+        share = self.asked / self.pairs if self.pairs else 1.0
         parts = [
             f"{self.found:,} of {pluralize(self.pairs, 'pair')}",
-            f"{self.asked:,} asked ({share:.3g} %)",
+            f"{self.asked:,} asked ({format_percent(share)})",
         ]
         if self.is_complete:
             parts.append("recall 1" + (f": {self.why_complete}" if self.why_complete else ""))
         else:
-            least, confidence = self.recall_interval[0], round(100 * self.confidence, 3)
+            least, confidence = self.recall_interval[0], format_confidence(self.confidence)
             parts.append(
-                f"recall at least {floor(1000 * least + 1e-9) / 1000:.3f} with {confidence:g} % "
+                f"recall at least {floor(1000 * least + 1e-9) / 1000:.3f} with {confidence} "
                 f"confidence, estimated {self.estimated_recall:.3f}"
             )
         if self.failed:

@@ -30,6 +30,7 @@ class OperatorMethods:
         oracle: str | RowFunction | None = None,
         proxy: str | None = "auto",
         seed: int = 0,
+        model: str | None = None,
         system: str | None = None,
         concurrency: int | None = None,
         on_error: OnError = "null",
@@ -54,10 +55,12 @@ class OperatorMethods:
                 recall are 0.9.
             confidence: the probability with which the target is kept.
             max_calls: the number of questions to the oracle, for precision or recall alone.
-            oracle: a model, the name of a column of human labels, or a function of the row.
+            oracle: a model, the name of a column of human labels, or a function of the row; by
+                default, ``model``.
             proxy: ``"auto"``, a model, the name of a column of scores in [0, 1], or ``None``.
             seed: another seed samples other rows.
-            system, concurrency, on_error, fresh, dry_run, yes, parameters: see `llm_magics.filter`.
+            model, system, concurrency, on_error, fresh, dry_run, yes, parameters: see
+                `llm_magics.filter`.
 
         Raises:
             UsageError: an option is invalid, the prompt names no column, or the cost needs
@@ -78,6 +81,7 @@ class OperatorMethods:
             oracle=oracle,
             proxy=proxy,
             seed=seed,
+            model=model,
             system=system,
             concurrency=concurrency,
             on_error=on_error,
@@ -102,6 +106,7 @@ class OperatorMethods:
         embedding_model: str | None = None,
         suffixes: tuple[str, str] = ("_x", "_y"),
         seed: int = 0,
+        model: str | None = None,
         system: str | None = None,
         concurrency: int | None = None,
         on_error: OnError = "null",
@@ -125,14 +130,15 @@ class OperatorMethods:
             recall: the share of all true pairs to find.
             confidence: the probability of finding that share.
             oracle: the model whose answers count as right, or a function of a row with the columns
-                ``left.NAME`` and ``right.NAME``.
+                ``left.NAME`` and ``right.NAME``; by default, ``model``.
             candidates: how likely pairs are found: ``auto``, ``vectors``, ``ngrams``, or an array
                 of scores.
             on_left, on_right: the columns of vectors or texts for candidates.
             embedding_model: the model that embeds texts for candidates.
             suffixes: what is appended to the names of columns that both tables have.
             seed: another seed draws other pairs.
-            system, concurrency, on_error, fresh, dry_run, yes, parameters: see `llm_magics.join`.
+            model, system, concurrency, on_error, fresh, dry_run, yes, parameters: see
+                `llm_magics.join`.
 
         Raises:
             UsageError: the prompt does not name columns of both tables, or the cost needs
@@ -156,6 +162,7 @@ class OperatorMethods:
             embedding_model=embedding_model,
             suffixes=suffixes,
             seed=seed,
+            model=model,
             system=system,
             concurrency=concurrency,
             on_error=on_error,

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from llm_magics._util.text import pluralize
+from llm_magics._util.text import format_percent, pluralize
 from llm_magics.dataframes.operators.cascade import Cascade
 from llm_magics.dataframes.operators.labelling import LabelledRows
 from llm_magics.dataframes.operators.oracle import NO, YES
@@ -153,5 +153,5 @@ class PrecisionRecallCascade(Cascade):
         share = recall_floor(self.delta, misses)
         return (
             f"With {pluralize(positives, 'positive row')}, {misses} of them may be missed: "
-            f"a guarantee of recall must ask {share:.0%} of the rows that it drops."
+            f"a guarantee of recall must ask {format_percent(share)} of the rows that it drops."
         )

@@ -121,7 +121,7 @@ def read_scores(column: Series[Any]) -> NDArray[np.float64]:
         raise _score_error(column, next(filter(_is_no_number, column.tolist()), None)) from None
     outside = np.flatnonzero((scores < 0) | (scores > 1))
     if len(outside):
-        raise _score_error(column, column.iloc[outside[0]])
+        raise _score_error(column, column.tolist()[outside[0]])
     return np.where(np.isnan(scores), UNKNOWN_SCORE, scores)
 
 

@@ -90,6 +90,8 @@ class NestedRegions:
         self.advance()
         while self._next < len(self._sizes):
             left = None if budget is None else budget - (self._table.calls - start)
+            if left is not None and left <= 0:
+                return
             target, draws = self._choose(left)
             if target is None:
                 return

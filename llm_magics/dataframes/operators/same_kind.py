@@ -1,4 +1,4 @@
-"""Some rows of a table, as an object of the same kind as the table."""
+"""Some rows of a table, as an object of the same kind as the table, and their labels."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
 
@@ -35,3 +37,9 @@ def take_rows(rows: Any, positions: NDArray[np.intp]) -> Any:
         return rows[positions.tolist()]
     chosen = [rows[position] for position in positions.tolist()]
     return tuple(chosen) if isinstance(rows, tuple) else chosen
+
+
+def row_labels(index: pd.Index, positions: Sequence[int] | NDArray[np.intp]) -> list[Any]:
+    """Return the labels of rows as values of Python, which are shown without their types."""
+    labels: list[Any] = index.take(np.asarray(positions, np.intp)).tolist()
+    return labels

@@ -10,14 +10,14 @@ import pandas as pd
 
 from llm_magics._util.tables import CompactFrame
 from llm_magics._util.text import pluralize
-from llm_magics._util.validation import check_integer, check_misspelled
+from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.choose_oracle import create_oracle
 from llm_magics.dataframes.operators.consent import Consent, add_estimates, no_cost
 from llm_magics.dataframes.operators.cross_fitting import correlation, labelled_rows
 from llm_magics.dataframes.operators.finite_population import labels_to_halve
 from llm_magics.dataframes.operators.groups import group_columns, group_rows
 from llm_magics.dataframes.operators.labelled_sample import UNKNOWN, Labels
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.oracle import FAILED
 from llm_magics.dataframes.operators.prediction_powered import Predictions, estimate_shares
 from llm_magics.dataframes.operators.proxy_choice import ProxyTask
@@ -116,8 +116,8 @@ def share(  # noqa: PLR0913 (as for lm.prompt)
         Interrupted: ``partial`` has the estimates from the answers so far.
         LLMError: an error that affects all rows.
     """
-    check_no_batch("share", parameters)
-    check_misspelled(parameters, share)
+    check_parameters(share, parameters)
+    check_single_oracle(oracle, model)
     prompt_spec = RowPrompts(
         text=prompt,
         model=model,

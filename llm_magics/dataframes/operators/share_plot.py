@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from llm_magics._util.plotting import COLOURS, GREY, empty_figure, font_families, single_line
+from llm_magics._util.text import format_confidence, format_percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,14 +47,16 @@ def plot_shares(shares: DataFrame, groups: DataFrame, confidence: float) -> Figu
         text.set_fontfamily(font_families())
     ax.set_ylim(-0.7, len(shares) - 0.3)
     ax.set_xlim(left=0)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value:.0%}")
+    ax.xaxis.set_major_formatter(lambda value, _: format_percent(value))
     ax.tick_params(colors=GREY, labelsize="small")
     for name, spine in ax.spines.items():
         spine.set_color(GREY)
         spine.set_visible(name == "bottom")
     ax.grid(visible=True, axis="x", color=GREY, alpha=0.25, linewidth=0.6)
     ax.set_xlabel(
-        f"share, {confidence:.4g} confidence; grey: labels alone", color=GREY, fontsize="small"
+        f"share, {format_confidence(confidence)} confidence; grey: labels alone",
+        color=GREY,
+        fontsize="small",
     )
     return figure
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from llm_magics._util.text import pluralize
+from llm_magics._util.text import format_confidence, pluralize
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,7 +68,7 @@ class ShareReport:
         together = " for all groups together" if self.simultaneous else ""
         parts = [
             f"{pluralize(self.labels, 'label')} of {pluralize(self.rows, 'row')}",
-            f"{self.confidence:.4g} confidence{together}",
+            f"{format_confidence(self.confidence)} confidence{together}",
         ]
         if self.proxy is not None and self.correlation is not None:
             parts.append(f"proxy: {self.proxy} (correlation {self.correlation:.2f})")

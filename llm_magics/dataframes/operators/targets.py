@@ -57,6 +57,10 @@ class Target:
         if self.accuracy is self.precision is self.recall is None:
             object.__setattr__(self, "precision", _DEFAULT)
             object.__setattr__(self, "recall", _DEFAULT)
+        if self.max_calls != MAX_CALLS and not self.has_fixed_budget:
+            msg = "max_calls has an effect only with precision or recall alone."
+            hint = "Set a budget instead: lm.config.budget = 5 (US dollars)."
+            raise UsageError(msg, hint=hint)
 
     @property
     def shares(self) -> dict[str, float]:
@@ -74,13 +78,19 @@ class Target:
         return f"{shares} at confidence {self.confidence:g}"
 
 
+_EXAMPLES = {"accuracy": 0.9, "precision": 0.9, "recall": 0.9, "confidence": 0.95}
+
+
 def _check_share(name: str, value: Any) -> None:
     if value is None and name != "confidence":
         return
     is_number = isinstance(value, int | float | np.number) and not isinstance(value, bool)
     if not is_number or not 0 < value < 1:
         msg = f"Invalid value for {name}: {value!r:.60}."
-        raise UsageError(msg, hint=f"Use a number between 0 and 1, such as {name}=0.9.")
+        hint = f"Use a number between 0 and 1, such as {name}={_EXAMPLES[name]}."
+        if value == 1:
+            hint += " To ask about every row, pass proxy=None."
+        raise UsageError(msg, hint=hint)
 
 
 @dataclass(frozen=True, kw_only=True)

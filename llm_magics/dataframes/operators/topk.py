@@ -22,10 +22,11 @@ from llm_magics.dataframes.operators.consent import (
 )
 from llm_magics.dataframes.operators.item_scores import ColumnScores, ItemScores, top_items
 from llm_magics.dataframes.operators.model_scores import ModelScores
-from llm_magics.dataframes.operators.options import check_no_batch
+from llm_magics.dataframes.operators.options import check_parameters
 from llm_magics.dataframes.operators.packed_prompts import RowsPerPrompt
 from llm_magics.dataframes.operators.packing_check import CHECK_PROMPTS
 from llm_magics.dataframes.operators.questions import statement_texts
+from llm_magics.dataframes.operators.same_kind import row_labels
 from llm_magics.dataframes.operators.sampling import sampling_order
 from llm_magics.dataframes.operators.topk_report import TopKReport
 from llm_magics.dataframes.operators.tournament import (
@@ -114,7 +115,7 @@ def topk(  # noqa: PLR0913 (as for lm.prompt)
         Interrupted: ``partial`` has the rows that are ranked so far.
         LLMError: an error that affects all rows.
     """
-    check_no_batch("topk", parameters)
+    check_parameters(topk, parameters)
     prompt_spec = RowPrompts(
         text=prompt,
         model=model,
@@ -299,7 +300,8 @@ class _Search:
     def _report(self, found: int) -> TopKReport:
         waves, outcomes = self._comparisons.waves, self._tournament.outcomes
         first_rows = np.full(len(self._values), -1)
-        first_rows[self._codes[::-1]] = np.arange(len(self._codes))[::-1]
+        with_item = np.flatnonzero(self._codes >= 0)[::-1]
+        first_rows[self._codes[with_item]] = with_item
         counts = Counter(outcomes.values())
         return TopKReport(
             rows=len(self.frame),
@@ -319,9 +321,9 @@ class _Search:
             cost_usd=sum_known([self._scores.cost_usd, waves.cost_usd]),
             _answers=self._comparisons.answers,
             _outcomes=outcomes,
-            _labels=[self.frame.index[row] for row in first_rows[self._items].tolist()],
+            _labels=row_labels(self.frame.index, first_rows[self._items]),
             _score_errors=[
-                (self.frame.index[first_rows[item]], error)
+                (row_labels(self.frame.index, first_rows[[item]])[0], error)
                 for item, error in self._scores.errors.items()
             ],
         )

@@ -66,8 +66,8 @@ class Trainer:
     def __init__(self, table: LabelledRows, proxy: ScoreModel, rng: np.random.Generator) -> None:
         self.table = table
         self._proxy = proxy
-        # Equal scores are in random order.
-        self._ties = rng.permutation(len(table))
+        # Equal scores are in random order, which depends on contents and not on the table's order.
+        self._ties = table.order[rng.permutation(len(table))]
         self.probability = np.full(len(table), 0.5)
 
     def pilot(self, size: int | None = None) -> None:

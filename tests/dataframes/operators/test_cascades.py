@@ -195,7 +195,7 @@ def test_the_floor_of_recall_is_the_reason_for_asking_all() -> None:
     scores, labels = simulated_table(40, 0.025, 0.8, rng)
     decisions = run(labels, scores, Target()).decisions
     assert decisions.is_asked.all()
-    assert "95%" in decisions.reason
+    assert "95 %" in decisions.reason
     assert decisions.bound == {"precision": 1.0, "recall": 1.0}
 
 

@@ -358,7 +358,9 @@ def test_a_model_is_a_proxy_only_if_it_pays(service: Judge, host: Asked) -> None
         ({"accuracy": 1.5}, "accuracy"),
         ({"confidence": 0}, "confidence"),
         ({"max_calls": 0}, "max_calls"),
-        ({"model": "lab/m"}, "no argument model"),
+        ({"model": "lab/m", "oracle": "label"}, "Both oracle and model"),
+        ({"accuracy": 0.9, "max_calls": 50}, "max_calls has an effect only"),
+        ({"accuracy": 1.0}, "accuracy"),
         ({"batch": True}, "batch jobs"),
         ({"seed": 0.5}, "seed"),
         ({"oracle": 3}, "oracle"),
@@ -381,6 +383,8 @@ def test_the_picture_has_the_groups_and_thresholds() -> None:
     (ax,) = figure.axes
     names = [text.get_text().strip() for text in ax.get_legend().get_texts()]
     assert "dropped by the proxy" in names
+    assert "thresholds of the proxy" in names
+    assert ax.get_ylim()[1] > max(patch.get_y() + patch.get_height() for patch in ax.patches)
     assert sum(patch.get_height() for patch in ax.patches) == 600
     assert len(ax.lines) == 2
     assert figure._repr_png_().startswith(b"\x89PNG")

@@ -50,5 +50,5 @@ def test_mistakes_are_raised_at_once() -> None:
     frame = dd.from_pandas(FRAME, npartitions=2)
     with pytest.raises(errors.UsageError, match="no such column"):
         frame.llm.filter("{{ txt }}", oracle="label")
-    with pytest.raises(errors.UsageError, match="no argument model"):
-        frame.llm.filter("{{ text }}", model="m")
+    with pytest.raises(errors.UsageError, match="Both oracle and model"):
+        frame.llm.filter("{{ text }}", model="m", oracle="label")

@@ -274,7 +274,7 @@ def test_a_dry_run_without_answers_is_about_all_pairs(service: Judge) -> None:
         ({"seed": 0.5}, "seed"),
         ({"batch": True}, "join cannot use batch jobs"),
         ({"oracle": 3}, "Invalid value for oracle"),
-        ({"model": "lab/m"}, "join takes the model as oracle"),
+        ({"model": "lab/m", "oracle": "lab/m"}, "Both oracle and model"),
     ],
 )
 def test_wrong_arguments_are_refused(options: dict[str, Any], message: str) -> None:

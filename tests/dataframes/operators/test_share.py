@@ -57,7 +57,7 @@ def test_all_labels_are_the_truth() -> None:
     assert found.iloc[0, :3].tolist() == [frame["good"].mean()] * 3
     assert found["labels_to_halve"].tolist() == [0]
     assert found.llm.report.groups["method"].tolist() == ["all known"]
-    assert str(found.llm.report) == "50 labels of 50 rows · 0.95 confidence"
+    assert str(found.llm.report) == "50 labels of 50 rows · 95 % confidence"
 
 
 def test_the_order_of_the_table_does_not_matter() -> None:
