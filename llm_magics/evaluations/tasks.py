@@ -164,6 +164,8 @@ class PromptTask:
             variables=variables,
             is_fresh=requests.is_fresh,
             is_foreign=file is not None,
+            file_name=file.name if file else None,
+            file_digest=file.digest if file else None,
         )
 
 

@@ -263,6 +263,17 @@ def test_any_text_after_the_mark(revision: str) -> None:
         prompt_files.load(f"brief@{revision}")
 
 
+def test_an_evaluation_of_a_version(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prompt file with a revision is a task of ``lm.evaluate``, with its digest in the traces."""
+    telemetry = configure(monkeypatch)
+    data = [{"input": "a", "expected": "two"}]
+    runs = lm.evaluate("brief@HEAD~1", data, models="echo/echo", score="contains")
+    assert runs["text"].str.strip().tolist() == ["two: a"]
+    assert (
+        telemetry.attributes["gen_ai.prompt.version"] == prompt_files.load("brief@HEAD~1").digest
+    )
+
+
 def test_two_versions_on_the_same_inputs(repository: Path) -> None:
     """Each text goes to both; the statistics pair them by text."""
     runs = lm.compare(

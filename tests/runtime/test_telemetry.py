@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 from collections.abc import Callable
 from contextlib import closing
@@ -18,14 +19,18 @@ from opentelemetry.semconv.attributes import error_attributes, server_attributes
 from opentelemetry.trace import SpanKind, StatusCode
 
 import llm_magics as lm
+from llm_magics._async.sync import Operation, run_sync
 from llm_magics.errors import LLMError, ProviderError
 from llm_magics.notebook.tool_calls import ToolRounds
+from llm_magics.runtime.media_calls import MediaCall, image_call, transcription_call
 from llm_magics.runtime.response import Response
+from llm_magics.runtime.session import session
 from llm_magics.runtime.telemetry import attributes, sdk
 from llm_magics.types import ToolCall
 from tests.support import fake_anthropic, fake_gemini, fake_ollama
 from tests.support.fake_anthropic import FakeAnthropic
 from tests.support.fake_gemini import FakeGemini
+from tests.support.fake_media import WAV, FakeMedia
 from tests.support.fake_ollama import FakeOllama
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.fake_responses import FakeResponses
@@ -182,8 +187,6 @@ def test_a_schema_is_a_request_for_json(telemetry: Telemetry) -> None:
 )
 def test_names_of_providers(address: str, name: str, expected: str) -> None:
     """A known host has the conventions' name; a server of the user's own the name in the settings."""
-    from llm_magics.runtime.session import session
-
     lm.config.providers = {name: {"type": "openai", "base_url": address, "api_key": KEY}}
     assert attributes.provider_name(session.provider(name)) == expected
 
@@ -250,8 +253,6 @@ def test_requests_of_an_instrumented_client_are_inside(telemetry: Telemetry) -> 
         return GOOD
 
     with servers(lab=answer):
-        from llm_magics.runtime.session import session
-
         provider = session.provider("lab")
         generate = provider.generate_chat
 
@@ -274,6 +275,36 @@ def test_a_stream_that_is_closed_early(telemetry: Telemetry) -> None:
     assert telemetry.span.status.status_code is StatusCode.UNSET
     assert telemetry.attributes["llm_magics.interrupted"] is True
     assert telemetry.attributes["gen_ai.response.finish_reasons"] == ("error",)
+
+
+def test_a_stream_that_nobody_closes(
+    telemetry: Telemetry, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its span ends when the stream is collected, and nothing is logged."""
+    events = [chat_event(f" word{n}") for n in range(500)]
+    with servers(lab=Says([*events, chat_event(finish_reason="stop")], gap_s=0.002)):
+        stream = lm.stream("hello", model="lab/any")
+        next(stream)
+        del stream
+        gc.collect()
+    assert telemetry.attributes["llm_magics.interrupted"] is True
+    assert [each for each in caplog.records if "opentelemetry" in each.name] == []
+
+
+@pytest.mark.parametrize(("kind", "output"), [("image", "image"), ("transcription", "text")])
+def test_images_and_transcriptions(telemetry: Telemetry, kind: str, output: str) -> None:
+    """They are contents that a model generates, of a type of their own."""
+    with servers(lab=FakeMedia()):
+        call: MediaCall[Any] = (
+            image_call(session, "a cat", "lab/gpt-image-1", {})
+            if kind == "image"
+            else transcription_call(session, WAV, "lab/whisper-1", {})
+        )
+        run_sync(Operation(call, lambda: call.result))
+    check_names(telemetry.span)
+    assert telemetry.attributes["gen_ai.operation.name"] == "generate_content"
+    assert telemetry.attributes["gen_ai.output.type"] == output
+    assert telemetry.span.name.startswith("generate_content ")
 
 
 def test_a_refused_call(telemetry: Telemetry) -> None:
