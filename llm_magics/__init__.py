@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from llm_magics.dataframes.prompting import classify, extract, prompt
     from llm_magics.dataframes.search import dedupe, index, nearest
     from llm_magics.dataframes.vectors import matrix
+    from llm_magics.evaluations.agreement import agreement
     from llm_magics.evaluations.datasets import EvaluationSet
     from llm_magics.evaluations.evaluate import aevaluate, evaluate
     from llm_magics.evaluations.results import EvaluationResults
@@ -64,6 +65,7 @@ __all__ = [
     "aembed",
     "aevaluate",
     "aggregate",
+    "agreement",
     "ajobs",
     "amodels",
     "aruns",
@@ -112,6 +114,7 @@ _HOMES = {
     "aembed": "dataframes.embed",
     "aevaluate": "evaluations.evaluate",
     "aggregate": "dataframes.operators.aggregate",
+    "agreement": "evaluations.agreement",
     "ajobs": "runtime.jobs.table",
     "amodels": "api",
     "aruns": "api",
