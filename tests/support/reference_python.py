@@ -11,6 +11,7 @@ import pandas as pd
 import llm_magics as lm
 from llm_magics import types
 from llm_magics.benchmarking import judge
+from llm_magics.evaluations.agreement_report import Agreement
 from tests.support.docstrings import description, signature
 
 _FUNCTIONS = {
@@ -20,6 +21,7 @@ _FUNCTIONS = {
     "Operators over tables": ["filter", "share", "join", "topk", "aggregate"],
     "Comparing and measuring": ["compare", "bench"],
     "Evaluating": ["evaluate", "load_evaluation", "list_evaluations"],
+    "People and judges": ["agreement"],
     "Models, calls and jobs": ["models", "runs", "jobs"],
 }
 # Members for other parts of the package.
@@ -71,6 +73,7 @@ def python() -> list[str]:
     parts += ["## Measurements", description(lm.Measurements), *_members("runs", lm.Measurements)]
     for kind, owner in ((lm.EvaluationSet, "data"), (lm.EvaluationResults, "runs")):
         parts += [f"## {kind.__name__}", description(kind), *_members(owner, kind)]
+    parts += ["## Agreement", description(Agreement), *_members("agreement", Agreement)]
     parts += [
         "## Scorers",
         "`from llm_magics import scorers`. Pass a scorer, or its name, as `score` to `lm.compare`.",
