@@ -24,9 +24,7 @@ PEOPLE = pd.DataFrame(
     },
     index=list("abcdef"),
 )
-WIDE = {
-    name: [None if pd.isna(each) else each for each in PEOPLE[name]] for name in PEOPLE
-}
+WIDE = {name: [None if pd.isna(each) else each for each in PEOPLE[name]] for name in PEOPLE}
 
 
 def value(report: Any, statistic: str, between: str = "judge, people") -> Any:
@@ -67,7 +65,12 @@ def test_all_forms_of_labels_are_the_same() -> None:
         (dict(JUDGE), PEOPLE),
         (JUDGE.tolist(), pl.DataFrame(WIDE)),
         (pl.Series(JUDGE.tolist()), pa.table(WIDE)),
-        (JUDGE, pl.DataFrame({name: [None if pd.isna(each) else each for each in long[name]] for name in long})),
+        (
+            JUDGE,
+            pl.DataFrame(
+                {name: [None if pd.isna(each) else each for each in long[name]] for name in long}
+            ),
+        ),
         (JUDGE.astype("category"), PEOPLE.astype("string")),
     ]
     for judge, people in forms:
