@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import pandas as pd
@@ -93,9 +94,12 @@ def _with_row(function: Callable[..., Any]) -> scorers.RowScore | None:
         has_expected = _can_bind(signature, "answer", "expected", row={})
     except (TypeError, ValueError):  # it has no signature (written in C)
         return None
-    if has_expected:
-        return lambda answer, expected, row: function(answer, expected, row=row)
-    return lambda answer, _, row: function(answer, row=row)
+
+    def score(answer: str, expected: Any, row: Any) -> Any:
+        arguments = (answer, expected) if has_expected else (answer,)
+        return function(*arguments, row=row)
+
+    return wraps(function)(score)
 
 
 def _can_bind(signature: inspect.Signature, *args: Any, **kwargs: Any) -> bool:
@@ -112,7 +116,11 @@ def _with_two_arguments(function: Callable[..., Any]) -> scorers.Score:
         signature = inspect.signature(function)
         signature.bind("answer", "expected")
     except (TypeError, ValueError):  # it takes one argument, or it has no signature (written in C)
-        return lambda answer, _: function(answer)
+
+        def score(answer: str, _: Any) -> Any:
+            return function(answer)
+
+        return wraps(function)(score)
     return function
 
 

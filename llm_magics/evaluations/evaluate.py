@@ -10,7 +10,6 @@ from llm_magics._async.sync import run_async, run_sync
 from llm_magics.evaluations.evaluation_run import EvaluationPlan
 from llm_magics.evaluations.preparation import Options, prepare
 from llm_magics.evaluations.results import EvaluationResults
-from llm_magics.host import current_host
 
 
 @overload
@@ -132,7 +131,6 @@ def evaluate(  # noqa: PLR0913 (a public function)
     if dry_run:
         return run.plan()
     run.confirm()
-    current_host().report(f"Evaluating {run.size}.")
     run.start()
     try:
         for operation in run.parts():

@@ -11,6 +11,7 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import Operation
 from llm_magics._util.text import format_usd, pluralize
 from llm_magics.benchmarking import evaluation
+from llm_magics.benchmarking.analysis import SCORE_PREFIX
 from llm_magics.benchmarking.job_run import JobRun, calls_by_model
 from llm_magics.benchmarking.measure import PARTIAL_HINT, Job
 from llm_magics.errors import Interrupted, LLMError
@@ -21,7 +22,7 @@ from llm_magics.evaluations.record import EvaluationRecord
 from llm_magics.evaluations.results import EvaluationResults, add_scores
 from llm_magics.evaluations.run_files import RunJournal
 from llm_magics.evaluations.tasks import FunctionJob
-from llm_magics.host import warn
+from llm_magics.host import current_host, warn
 from llm_magics.runtime.batch import BatchCall, BatchEstimate
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.prompts.prompt import Prompt
@@ -104,6 +105,7 @@ class EvaluationRun:
     yes: bool
     record: EvaluationRecord = field(init=False)
     _journal: RunJournal | None = field(init=False, default=None)
+    _is_ended: bool = field(init=False, default=False)
 
     def __post_init__(self) -> None:
         """Count the answers, and pass each row on when it is complete."""
@@ -124,7 +126,8 @@ class EvaluationRun:
             if row is None:
                 left.append(job)
             else:
-                self.record.add(job.position, {**row, **job.columns})
+                old = {name: row[name] for name in row if not name.startswith(SCORE_PREFIX)}
+                self.record.add(job.position, {**old, **job.columns})
         self.jobs = left
 
     def plan(self) -> EvaluationPlan:
@@ -183,7 +186,8 @@ class EvaluationRun:
         )
 
     def start(self) -> None:
-        """Begin to store the rows."""
+        """Announce the run, and begin to store its rows."""
+        current_host().report(f"Evaluating {self.size}.")
         items = [item.record for item in self.data]
         self._journal = stored.open_journal(self.about, items)
         for row in self.record.rows:  # of the run that is continued
@@ -258,6 +262,7 @@ class EvaluationRun:
 
     def partial(self, why: str) -> EvaluationResults:
         """Return the results so far with their scores, marked as stopped, and store them."""
+        self._is_ended = True
         results = self._create(self.record.answered, {**self.about, "stopped": why})
         if len(results):
             add_scores(results, evaluation.rule_scorers(self.score))
@@ -266,11 +271,11 @@ class EvaluationRun:
 
     def end_early(self, error: BaseException) -> None:
         """Store the rows so far, and add them to an error that ends the run."""
-        if isinstance(error, Interrupted) or not len(self.record):
+        if self._is_ended or not len(self.record):
             self._drop_journal()
             return
         partial = self.partial(f"by an error: {type(error).__name__}")
-        vars(error).setdefault("partial", partial)
+        vars(error)["partial"] = partial
         if isinstance(error, LLMError) and _RESUME_HINT not in (error.hint or ""):
             error.hint = f"{error.hint or ''} {_RESUME_HINT}".strip()
 

@@ -16,7 +16,7 @@ from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.evaluation_run import AnyJob, EvaluationRun
 from llm_magics.evaluations.frame_calls import FrameCall, frame_calls
 from llm_magics.evaluations.items import digest_of
-from llm_magics.evaluations.tasks import PromptTask, Requests, Task, parse_task, source_of
+from llm_magics.evaluations.tasks import PromptTask, Requests, Task, function_digest, parse_task
 
 # Names of tasks that say nothing about them.
 _GENERIC_NAMES = ("prompt", "function")
@@ -133,4 +133,4 @@ def _describe(
 def _digest_of_scorer(scorer: Any) -> str:
     """Return a digest of the code of a scorer, or of its text if it is a judge."""
     score = getattr(scorer, "score", None)
-    return digest_of(str(scorer) if score is None else source_of(score))[:12]
+    return (digest_of(str(scorer)) if score is None else function_digest(score))[:12]

@@ -19,8 +19,8 @@ from llm_magics.runtime.storage.run_log import Run, collect_runs
 from llm_magics.secrets import redact
 from llm_magics.types import Usage
 
-# Columns with the times of single chunks, which evaluations do not have.
-_WITHOUT = ("times_s", "kinds")
+# Columns with details of requests, which functions do not have.
+_WITHOUT = ("times_s", "kinds", "queue_s", "connect_s", "headers_s", "latency_s", "intended_s", "sent_s", "ended_s", "bytes_sent", "bytes_received", "pieces")  # fmt: skip
 
 Row = dict[str, Any]
 

@@ -15,9 +15,11 @@ Functions get the model, and whether answers must not come from a cache, if they
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import CodeType
 from typing import Any
 
 from llm_magics.benchmarking.analysis import CLUSTER_COLUMN, ITEM_COLUMN, MODEL_COLUMN
@@ -151,21 +153,25 @@ class PromptTask:
         values = {name: "" if value is None else value for name, value in item.inputs.items()}
         variables = {_ROW: values, **values}
         file = self.file
-        if file is not None:
-            only = next(iter(values.values())) if len(values) == 1 else ""
-            variables = {**file.defaults, _INPUT: only, **variables}
-        system = requests.system if requests.system is not None or file is None else file.system
+        if file is None:  # rendered here, where it is compiled once for all items
+            system = requests.system
+            return Prompt(
+                text=templates.render(self.text, variables),
+                model=model,
+                system=None if system is None else templates.render(system, variables),
+                parameters=requests.parameters,
+                is_fresh=requests.is_fresh,
+            )
+        only = next(iter(values.values())) if len(values) == 1 else ""
         return Prompt(
             text=self.text,
             model=model,
-            system=system,
-            parameters={**(file.parameters if file else {}), **requests.parameters},
-            schema=file.schema if file else None,
-            variables=variables,
+            system=file.system if requests.system is None else requests.system,
+            parameters={**file.parameters, **requests.parameters},
+            schema=file.schema,
+            variables={**file.defaults, _INPUT: only, **variables},
             is_fresh=requests.is_fresh,
-            is_foreign=file is not None,
-            file_name=file.name if file else None,
-            file_digest=file.digest if file else None,
+            is_foreign=True,
         )
 
 
@@ -189,7 +195,8 @@ class FunctionTask:
         """What identifies the task, as JSON values; its code, if that can be read."""
         kind = "function of a table" if self.is_of_frame else "function"
         code = source_of(self.function)
-        return {"kind": kind, "name": self.name, "text": code, "digest": digest_of(code)}
+        digest = function_digest(self.function)
+        return {"kind": kind, "name": self.name, "text": code, "digest": digest}
 
     def models(self, models: Sequence[str] | None) -> list[str]:
         """
@@ -330,6 +337,33 @@ def source_of(function: Callable[..., Any]) -> str:
         return textwrap.dedent(inspect.getsource(function))
     except (OSError, TypeError):
         return str(getattr(function, "__qualname__", type(function).__qualname__))
+
+
+def function_digest(function: Callable[..., Any]) -> str:
+    """
+    Return a digest of the code of a function, and of the texts and numbers that it encloses.
+
+    Of a lambda it is the compiled code, because its source is the whole statement around it.
+    """
+    own = inspect.unwrap(function)
+    code = getattr(own, "__code__", None)
+    if code is None:
+        return digest_of(source_of(own))
+    text = _compiled(code) if code.co_name == "<lambda>" else source_of(own)
+    enclosed = inspect.getclosurevars(own).nonlocals if inspect.isfunction(own) else {}
+    values = {
+        name: value
+        for name, value in enclosed.items()
+        if isinstance(value, str | int | float | re.Pattern)
+    }
+    return digest_of([text, repr(sorted(values.items()))])
+
+
+def _compiled(code: CodeType) -> str:
+    constants = [
+        _compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts
+    ]
+    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def question_of(item: Item) -> str:
