@@ -266,7 +266,8 @@ class EvaluationRun:
         results = self._create(self.record.answered, {**self.about, "stopped": why})
         if len(results):
             add_scores(results, evaluation.rule_scorers(self.score))
-        self._store(results)
+            self._store(results)
+        self._drop_journal()
         return results
 
     def end_early(self, error: BaseException) -> None:
@@ -295,6 +296,9 @@ class EvaluationRun:
             msg = f"Stopped while scoring; all {len(results):,} answers are complete."
             hint = f"{PARTIAL_HINT}; score them with .scored(…)"
             raise Interrupted(msg, hint=hint, partial=results) from None
+        except BaseException:  # the answers are paid
+            self._store(results)
+            raise
         self._store(results)
         _warn_of_errors(results)
         return results

@@ -108,6 +108,8 @@ def _describe(
     """Return the attributes of the results, as JSON values without secrets."""
     about = task.about
     own_name = None if about["name"] in _GENERIC_NAMES else about["name"]
+    if isinstance(task, PromptTask) and own_name:  # versions of a prompt are runs of one name
+        own_name = own_name.partition("@")[0]
     name = options.name or own_name or data.name or "evaluation"
     settings = measure.request_settings(options.system, options.parameters)
     digests = sorted(f"{item.id} {item.digest}" for item in data)

@@ -172,6 +172,8 @@ class PromptTask:
             variables={**file.defaults, _INPUT: only, **variables},
             is_fresh=requests.is_fresh,
             is_foreign=True,
+            file_name=file.name,
+            file_digest=file.digest,
         )
 
 

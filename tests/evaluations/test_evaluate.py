@@ -245,6 +245,32 @@ def test_an_interrupt_returns_the_answers_so_far() -> None:
     assert asked == ["0", "1", "2", "2", "3", "4", "5"]
 
 
+def test_an_interrupt_before_the_first_answer_leaves_nothing() -> None:
+    """No row, and no stored run."""
+
+    def task(row: Any) -> str:
+        os.kill(os.getpid(), signal.SIGINT)
+        while True:  # until the interrupt stops it
+            lm.ask(row.text, model=ECHO)
+
+    with pytest.raises(Interrupted) as caught:
+        lm.evaluate(task, ROWS, concurrency=1)
+    assert len(caught.value.partial) == 0
+    assert len(lm.list_evaluations()) == 0
+
+
+def test_an_interrupted_score_keeps_the_answers() -> None:
+    """They are in the exception, and stored."""
+
+    def score(answer: str) -> float:
+        raise KeyboardInterrupt
+
+    with pytest.raises(Interrupted, match="all 3 answers are complete") as caught:
+        lm.evaluate("{{ text }}", ROWS, ECHO, score=score, name="scored")
+    assert caught.value.partial["text"].tolist() == ["one", "two", "four"]
+    assert lm.load_evaluation("scored")["text"].tolist() == ["one", "two", "four"]
+
+
 def test_aevaluate_does_not_block_the_loop() -> None:
     """For prompts and for functions."""
 

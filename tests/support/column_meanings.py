@@ -174,7 +174,8 @@ SECTIONS: list[tuple[str, str, list[str], dict[str, str]]] = [
         "Measurements",
         (
             "`lm.bench` and `lm.compare` return one row per request. Some columns exist in one of the "
-            "two only. See [how the times are measured](../explanation/metrics.md)."
+            "two only. `lm.evaluate` adds `item` (the id of the item) and `cluster` to those of "
+            "`lm.compare`, and leaves out the details of connections. See [how the times are measured](../explanation/metrics.md)."
         ),
         ["lm.bench", "lm.compare"],
         MEASUREMENTS,
