@@ -22,6 +22,7 @@ from llm_magics import errors
 from llm_magics.runtime.session import session
 from tests.conftest import eventually
 from tests.support.embedder import WIDTH, Embedder, vector_of
+from tests.support.examples import examples
 from tests.support.fake_ollama import EMBED, FakeOllama
 from tests.support.kernels import Kernel
 from tests.support.nested import plain_environment
@@ -97,7 +98,9 @@ def test_one_poisonous_row_costs_itself(service: Embedder, at: int) -> None:
 
 @given(st.sets(st.integers(0, 19), max_size=4), st.integers(1, 20))
 @settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=examples(15),
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 def test_whichever_rows_are_poisonous(service: Embedder, bad: set[int], batch_size: int) -> None:
     """All of them are named, and every other is paid once."""

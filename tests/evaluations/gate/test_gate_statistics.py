@@ -28,6 +28,7 @@ from llm_magics.evaluations.gate.statistics import (
     wave_ends,
 )
 from tests.benchmarks.evaluations import gate_errors
+from tests.support.examples import examples
 
 NORMAL = NormalDist()
 FIFTHS = [0.2, 0.4, 0.6, 0.8, 1.0]
@@ -79,7 +80,7 @@ def test_sample_size_of_right_and_wrong_answers(drop, items):
     repeats=st.integers(1, 10),
     drop=st.floats(0.02, 0.9),
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=examples(50), deadline=None)
 def test_required_items_and_detectable_drop_agree(variance, stored, repeats, drop):
     """With the required items the drop can be seen, and with three quarters of them it cannot."""
     plan = Plan(variance=variance, stored=stored, repeats=repeats)
@@ -148,7 +149,7 @@ def test_ragged_repeats_are_compared():
         max_size=30,
     )
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=examples(30), deadline=None)
 def test_same_scores_give_the_same_p_value(scores):
     """The permutations depend on nothing but the scores, and p is between 0 and 1."""
     values = np.array(scores)
