@@ -174,14 +174,14 @@ def test_a_sweep_has_its_loads_one_after_the_other(service: Service, server: Ser
 
 def test_an_open_loop_keeps_its_times(service: Service, server: Server) -> None:
     """Whether or not the service keeps up; latency counts from when it was meant to begin."""
-    service.delay_s = 0.15
-    runs = lm.bench(models="lab/m", rate=40, arrival="constant", requests=10)
+    service.delay_s = 0.5
+    runs = lm.bench(models="lab/m", rate=10, arrival="constant", requests=10)
     gaps = [after - before for before, after in pairwise(service.times[1:])]
     assert server.most_at_once > 3
-    assert median(gaps) == pytest.approx(0.025, rel=0.4)
-    assert runs.rate.tolist() == [40.0] * 10
+    assert median(gaps) == pytest.approx(0.1, rel=0.4)
+    assert runs.rate.tolist() == [10.0] * 10
     meant = runs.intended_s - runs.intended_s.iloc[0]
-    assert meant.tolist() == pytest.approx([n / 40 for n in range(10)])
+    assert meant.tolist() == pytest.approx([n / 10 for n in range(10)])
     assert runs.latency_s.tolist() == pytest.approx(
         (runs.ended_s - runs.intended_s).tolist(), abs=0.02
     )
@@ -220,10 +220,10 @@ def test_arrivals_are_of_the_rate() -> None:
 
 def test_so_many_seconds(service: Service, server: Server) -> None:
     """Each model at each load, as many requests as fit."""
-    service.delay_s = 0.005
+    service.delay_s = 0.02
     began = time.perf_counter()
-    runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.24, concurrency=2, warmup=0)
-    assert time.perf_counter() - began > 0.45
+    runs = lm.bench(models=["lab/a", "lab/b"], seconds=0.75, concurrency=2, warmup=0)
+    assert time.perf_counter() - began > 1.45
     assert runs.groupby("asked").size().min() >= 8
     assert set(runs["round"]) == {0, 1, 2}
 

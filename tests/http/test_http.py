@@ -485,7 +485,7 @@ def test_without_kernel_timestamps_the_time_of_reading_counts(
 ) -> None:
     """As on systems other than Linux."""
     monkeypatch.setattr(timing, "_enable_timestamps", lambda connection: False)
-    with serving(Says([b"one", b"two"], gap_s=0.05)) as server:
+    with serving(Says([b"one", b"two"], gap_s=0.3)) as server:
 
         async def read() -> list[float]:
             transport = Transport(server.url)
