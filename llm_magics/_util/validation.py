@@ -81,6 +81,8 @@ def check_misspelled(parameters: Iterable[str], function: Callable[..., Any]) ->
     """
     known = list(inspect.signature(function).parameters)
     for name in parameters:
+        if name in known:
+            continue
         meant = get_close_matches(name, known, n=1, cutoff=_MIN_SIMILARITY)
         if meant:
             msg = f"Unknown argument: {name}."

@@ -52,3 +52,14 @@ def test_mistakes_are_raised_at_once() -> None:
         frame.llm.filter("{{ txt }}", oracle="label")
     with pytest.raises(errors.UsageError, match="Both oracle and model"):
         frame.llm.filter("{{ text }}", model="m", oracle="label")
+
+
+def test_arguments_of_an_aggregate_have_their_own_names() -> None:
+    """The model is passed on; a mistyped name is refused before anything is computed."""
+    frame = dd.from_pandas(FRAME, npartitions=2)
+    with pytest.raises(errors.ConfigurationError, match="nothing"):
+        frame.llm.aggregate("What?", model="nothing/at-all", on="text")
+    with pytest.raises(errors.UsageError, match="Unknown argument: modl"):
+        frame.llm.aggregate("What?", modl="nothing/at-all", on="text")
+    with pytest.raises(errors.UsageError, match="no argument oracle"):
+        frame.llm.aggregate("What?", oracle="label", on="text")
