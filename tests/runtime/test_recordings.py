@@ -85,6 +85,16 @@ def test_a_miss_is_live_or_an_error_that_says_what_differs() -> None:
         lm.embed(["c"], model="one/text-embedding-test")
 
 
+def test_long_prompts_are_shown_where_they_differ() -> None:
+    """Prompts about rows begin with the same instruction."""
+    recorded()
+    lm.config.record, same = FILE, "Decide whether this statement is true, and answer as JSON. "
+    lm.ask(f"{same}The lamp is good.", model="echo/echo")
+    lm.config.record, lm.config.replay, lm.config.replay_strict = None, FILE, True
+    with pytest.raises(errors.ReplayMissError, match=r"was ….*The lamp.*now ….*The chair"):
+        lm.ask(f"{same}The chair is good.", model="echo/echo")
+
+
 def test_the_file_is_stable_and_holds_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     """Sorted lines of JSON; recording the same again changes nothing; keys are taken out."""
     key = "sk-" + "a" * 30

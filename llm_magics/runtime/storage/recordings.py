@@ -33,6 +33,9 @@ from llm_magics.secrets import scrub_json
 # Characters that are line ends for Python and for some editors, but are allowed in JSON strings.
 _ESCAPED = {ord(each): f"\\u{ord(each):04x}" for each in "\x85\u2028\u2029"}
 
+# The length of the texts in errors, and how much of them precedes a difference.
+_EXCERPT, _CONTEXT = 60, 20
+
 _RESTORE = "Restore it from version control, or record it again."
 
 # The maximum time to wait for another kernel's write, which takes a few milliseconds, in seconds.
@@ -316,13 +319,20 @@ def _differences(recorded: Request, requested: Request) -> list[str]:
     before, now = _flatten(recorded), _flatten(requested)
     names = [*now, *(name for name in before if name not in now)]
     return [
-        f"{name} was {_shorten(before.get(name))}, now {_shorten(now.get(name))}"
+        "{} was {}, now {}".format(name, *_excerpts(before.get(name), now.get(name)))
         for name in names
         if before.get(name) != now.get(name)
     ]
 
 
-def _shorten(text: str | None) -> str:
-    if text is None:
-        return "not set"
-    return text if len(text) <= 60 else f"{text[:57]}…"
+def _excerpts(one: str | None, other: str | None) -> list[str]:
+    """Return both texts, long ones from shortly before the place where they begin to differ."""
+    pairs = zip(one or "", other or "", strict=False)
+    same = next((place for place, (a, b) in enumerate(pairs) if a != b), 0)
+    start = same - _CONTEXT if same > _EXCERPT - _CONTEXT else 0
+    return ["not set" if text is None else _shorten(text, start) for text in (one, other)]
+
+
+def _shorten(text: str, start: int) -> str:
+    text = f"…{text[start:]}" if start else text
+    return text if len(text) <= _EXCERPT else f"{text[: _EXCERPT - 3]}…"
