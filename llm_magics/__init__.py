@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from llm_magics.evaluations.agreement import agreement
     from llm_magics.evaluations.datasets import EvaluationSet
     from llm_magics.evaluations.evaluate import aevaluate, evaluate
+    from llm_magics.evaluations.labelling import label
     from llm_magics.evaluations.results import EvaluationResults
     from llm_magics.evaluations.stored import list_evaluations, load_evaluation
     from llm_magics.parameters import ModelParameters
@@ -83,6 +84,7 @@ __all__ = [
     "index",
     "jobs",
     "join",
+    "label",
     "list_evaluations",
     "load_evaluation",
     "load_ipython_extension",
@@ -132,6 +134,7 @@ _HOMES = {
     "index": "dataframes.search",
     "jobs": "runtime.jobs.table",
     "join": "dataframes.operators.join",
+    "label": "evaluations.labelling",
     "list_evaluations": "evaluations.stored",
     "load_evaluation": "evaluations.stored",
     "matrix": "dataframes.vectors",

@@ -61,7 +61,7 @@ def _parse_scorer(score: Any, name: str | None = None) -> AnyScorer:
     if isinstance(score, str):
         score = scorers.named(score)
     if isinstance(score, Judge):
-        return Judge(score.model, score.criteria, name or score.name)
+        return replace(score, name=name or score.name)
     if isinstance(score, Scorer):
         return Scorer(name or score.name, score.score, score.needs_expected)
     if isinstance(score, RowScorer):
@@ -236,6 +236,8 @@ def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
         msg = f"The judge returned no verdict for {pluralize(unjudged, 'pair')}; these count for neither model."
         warn(msg)
     frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
+    checks = frame.attrs.get("judge_checks", {})
+    frame.attrs["judge_checks"] = {**checks, judge.name: judge.checked or ""}
     return scores
 
 

@@ -51,7 +51,7 @@ _VERDICT_SCHEMA = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Judge:
     """
     A model that chooses the better of two answers to the same prompt.
@@ -61,15 +61,21 @@ class Judge:
             the judged models.
         criteria: a question that defines which answer is better.
         name: the name of the score column, without ``score_``.
+        checked: how far it agrees with people, for reports; ``None`` if unknown.
     """
 
     model: str | None = None
     criteria: str = _DEFAULT_CRITERIA
     name: str = "judge"
+    checked: str | None = None
 
 
 def judge(
-    model: str | None = None, criteria: str = _DEFAULT_CRITERIA, *, name: str = "judge"
+    model: str | None = None,
+    criteria: str = _DEFAULT_CRITERIA,
+    *,
+    name: str = "judge",
+    checked: Any = None,
 ) -> Judge:
     """
     Return a scorer that lets ``model`` choose the better of two answers, for each pair of models.
@@ -77,8 +83,16 @@ def judge(
     Each pair is judged twice, once in each order. An answer wins if it is chosen both times;
     any other result is a tie. The score of an answer is the share of its pairs that it won; a
     tie counts as half.
+
+    Args:
+        model: the judging model; by default the setting ``model``.
+        criteria: a question that defines which answer is better.
+        name: the name of the score column, without ``score_``.
+        checked: the result of ``lm.agreement`` for this judge. Reports contain its summary; without
+            it they say that the judge has not been compared with people.
     """
-    return Judge(model, criteria, name)
+    text = None if checked is None else str(checked)
+    return Judge(model=model, criteria=criteria, name=name, checked=text)
 
 
 @dataclass(frozen=True)

@@ -152,7 +152,13 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
             " bottleneck, and not the service."
         )
+    checks = about.get("judge_checks", {})
     for name, agreed in about.get("judges", {}).items():
+        remarks.append(
+            f"{name} was compared with people's labels: {_markdown_cell(checks[name])}."
+            if checks.get(name)
+            else f"{name} has not been compared with people's labels: lm.agreement(…)."
+        )
         if not math.isnan(agreed):
             remarks.append(
                 f"{name} chose the same answer in both orders for {agreed:.0%} of the pairs."
@@ -219,7 +225,8 @@ def _about_lines(attrs: Mapping[Any, Any]) -> str:
     lines = [
         f"- {str(name).replace('_', ' ')}: {_format_value(value)}"
         for name, value in attrs.items()
-        if name not in ("warm_up", "judges", "stopped") and value not in ({}, [], None)
+        if name not in ("warm_up", "judges", "judge_checks", "stopped")
+        and value not in ({}, [], None)
     ]
     return "\n".join(lines)
 

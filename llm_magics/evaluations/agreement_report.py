@@ -13,6 +13,7 @@ from llm_magics._util.text import escape_controls, one_line, pluralize
 if TYPE_CHECKING:
     import pandas as pd
 
+    from llm_magics.evaluations.judge_correction import Items
     from llm_magics.evaluations.ratings import Ratings
 
 _JUDGE_AND_PEOPLE = ("judge, people", "judge, majority")
@@ -48,6 +49,33 @@ class Agreement:
         ``n``, the number of items; and ``note``, why a number is unknown.
         """
         return CompactFrame(self.statistics)
+
+    def corrected(self, items: Items = "future") -> pd.DataFrame:
+        """
+        Return the mean score that people would give, from the judge's labels of all items.
+
+        The judge's mean is corrected by its errors on the items that people labelled, which must be
+        a random sample of all (prediction-powered inference). Any judge gives a valid interval; a
+        good one gives a narrow one.
+
+        Args:
+            items: whose mean: of ``future`` items that are like these, or of those in the ``table``.
+
+        Returns:
+            one row for the mean of numbers, otherwise one for the share of each label: ``estimate``
+            with its interval (``low``, ``high``), the mean of the ``judge`` and of the ``people``
+            alone, ``width_ratio`` (the width of the interval as a part of that of people's labels
+            alone), the numbers of ``labels`` and ``items``, and a ``note``.
+
+        Raises:
+            UsageError: ``items`` is invalid.
+        """
+        from llm_magics.evaluations.judge_correction import correct
+
+        return display_columns(
+            CompactFrame(correct(self.ratings, items, self.confidence)),
+            *("score", "estimate", "low", "high", "judge", "people", "labels", "note"),
+        )
 
     def __str__(self) -> str:
         """Return a summary in one line."""

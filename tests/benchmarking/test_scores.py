@@ -179,14 +179,18 @@ class Bench:
         return Says(chat_stream(f'{{"better": "{told}"}}'))
 
 
-def judged(verdict: Any, models: list[str], prompts: list[str], **more: Any) -> tuple[Any, Bench]:
+def judged(
+    verdict: Any, models: list[str], prompts: list[str], checked: Any = None, **more: Any
+) -> tuple[Any, Bench]:
     """Measurements with the scores of a judge, and the service."""
     service = Bench(verdict)
     with serving(service) as server:
         lm.config.providers = {
             "lab": {"type": "openai", "base_url": f"{server.url}/v1", "api_key": "k"}
         }
-        runs = lm.compare(prompts, models, score=scorers.judge("lab/judge"), **more)
+        runs = lm.compare(
+            prompts, models, score=scorers.judge("lab/judge", checked=checked), **more
+        )
     return runs, service
 
 
@@ -207,6 +211,20 @@ def test_a_judge_that_goes_by_place_decides_nothing() -> None:
     assert runs.score_judge.tolist() == [0.5] * 4
     assert runs.attrs["judges"] == {"judge": 0.0}
     assert "in both orders for 0% of the pairs" in runs.report()
+
+
+def test_a_report_says_whether_a_judge_was_compared_with_people() -> None:
+    """With the summary of the comparison, also under another name."""
+    unchecked, _ = judged(lambda first, second: "A", ["lab/a", "lab/b"], ["x"])
+    assert (
+        "judge has not been compared with people's labels: lm.agreement(…)" in unchecked.report()
+    )
+    agreement = lm.agreement(["A", "B", "A"], ["A", "B", "B"])
+    checked, _ = judged(lambda first, second: "A", ["lab/a", "lab/b"], ["x"], agreement)
+    report = checked.report()
+    assert "judge was compared with people's labels: 3 of 3 items labelled by 1 person" in report
+    assert "has not been compared" not in report
+    assert "judge checks" not in report
 
 
 def test_a_judge_of_three() -> None:

@@ -12,6 +12,7 @@ import llm_magics as lm
 from llm_magics import types
 from llm_magics.benchmarking import judge
 from llm_magics.evaluations.agreement_report import Agreement
+from llm_magics.evaluations.labelling import Labelling
 from tests.support.docstrings import description, signature
 
 _FUNCTIONS = {
@@ -21,7 +22,7 @@ _FUNCTIONS = {
     "Operators over tables": ["filter", "share", "join", "topk", "aggregate"],
     "Comparing and measuring": ["compare", "bench"],
     "Evaluating": ["evaluate", "load_evaluation", "list_evaluations"],
-    "People and judges": ["agreement"],
+    "People and judges": ["agreement", "label"],
     "Models, calls and jobs": ["models", "runs", "jobs"],
 }
 # Members for other parts of the package.
@@ -74,6 +75,7 @@ def python() -> list[str]:
     for kind, owner in ((lm.EvaluationSet, "data"), (lm.EvaluationResults, "runs")):
         parts += [f"## {kind.__name__}", description(kind), *_members(owner, kind)]
     parts += ["## Agreement", description(Agreement), *_members("agreement", Agreement)]
+    parts += ["## Labels", description(Labelling), *_members("labels", Labelling)]
     parts += [
         "## Scorers",
         "`from llm_magics import scorers`. Pass a scorer, or its name, as `score` to `lm.compare`.",
