@@ -61,7 +61,7 @@ class Judge:
             the judged models.
         criteria: a question that defines which answer is better.
         name: the name of the score column, without ``score_``.
-        checked: how far it agrees with people, for reports; ``None`` if unknown.
+        checked: a summary of its agreement with people, for reports; ``None`` if unknown.
     """
 
     model: str | None = None
