@@ -72,13 +72,13 @@ def classification_prompts(
     choices = ", ".join(labels).replace("{", "{{ '{' }}")  # labels are not templates
     instruction = f"Which of these fits the text best: {choices}? The text:\n\n{{{{ {TEXT} }}}}"
     prompts = row_prompts(instruction, schema, options)
-    if all(labels) and _can_score(prompts.model):
+    if all(labels) and can_score_choices(prompts.model):
         return replace(prompts, choices=tuple(labels), neutral=NEUTRAL_TEXTS)
     return prompts
 
 
-def _can_score(model: str | None) -> bool:
-    """Return whether the only candidate for ``model`` can score labels."""
+def can_score_choices(model: str | None) -> bool:
+    """Return whether the only candidate for ``model`` can score given answers."""
 
     async def find() -> bool:
         name = model or str(session.config.model)

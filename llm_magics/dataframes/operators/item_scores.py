@@ -100,7 +100,7 @@ class ColumnScores:
         return no_cost(len(self._codes))
 
     def check_packing(self) -> bool:
-        """Return false: there are no prompts."""
+        """Return false: a column needs no prompts."""
         return False
 
     def obtain(self) -> NDArray[np.float64]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from llm_magics._async.bridge import bridge
+from llm_magics.dataframes.classify import can_score_choices
 from llm_magics.dataframes.confidence import field_confidences
 from llm_magics.dataframes.operators.packed_prompts import PackedPrompts, RowsPerPrompt
 from llm_magics.dataframes.operators.packing import YES_NO
@@ -119,7 +120,7 @@ class ModelConfidence(SendsWaves, ModelProxy):
         """
         super().__init__(statements, rows)
         self._questions = Questions(statements)
-        self._scores_choices = "choices" in capabilities(prompt_spec.model)
+        self._scores_choices = can_score_choices(prompt_spec.model)
         spec = replace(prompt_spec, schema=YES_NO_SCHEMA)
         parameters = {"logprobs": MAX_LOGPROBS, **spec.parameters}
         if self._scores_choices:
@@ -224,10 +225,12 @@ class ModelAnswers(ModelProxy):
         return self._prompts.estimate(self._unscored(np.unique(self._codes)))
 
 
-def capabilities(model: str | None) -> Sequence[str]:
-    """Return the capabilities of the provider of ``model``; none if it is unknown."""
+def may_have_confidence(model: str) -> bool:
+    """Return whether ``model`` can score choices, or its service may return log probabilities."""
+    if can_score_choices(model):
+        return True
     try:
-        route = bridge.run(find_route(session, model or str(session.config.model)))
+        route = bridge.run(find_route(session, model))
     except LLMError:  # raised again when the prompts are sent
-        return ()
-    return route.provider.capabilities
+        return False
+    return "logprobs" in route.provider.capabilities

@@ -49,7 +49,7 @@ class ModelScores:
                 that the rows of a prompt differ even in a sorted table.
             prompt_spec: the model, and how to send the prompts.
             rows_per_prompt: the most rows in one prompt.
-            max_extra: the most prompts besides one for each pack of rows.
+            max_extra: the most prompts in addition to one for each pack of rows.
 
         Raises:
             UsageError: ``rows_per_prompt`` is not ``"auto"`` or a positive integer.

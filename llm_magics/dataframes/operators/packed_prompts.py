@@ -73,7 +73,7 @@ class PackedPrompts(SendsWaves):
             prompt_spec: the model, and how to send the prompts; its text is not used.
             rows_per_prompt: the most rows in one prompt. With ``"auto"``, the first rows are asked
                 alone and together, and rows are packed if the answers are the same.
-            max_extra: the most prompts besides one for each pack: those of the check, and of rows
+            max_extra: the most prompts in addition to one for each pack: those of the check, and of rows
                 that are asked again alone. Other rows without an answer fail. By default, there is
                 no limit.
 

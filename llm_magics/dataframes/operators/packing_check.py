@@ -21,7 +21,7 @@ _MOST_DIFFERENT = 1
 # The numbers of rows in a prompt that are tried.
 SIZES = (20, 10, 5)
 
-# The prompts besides those of packs that a check needs to try 20 and 10 rows, or only 5.
+# The prompts in addition to those of packs that a check needs to try 20 and 10 rows, or only 5.
 CHECK_PROMPTS = 32
 
 # With fewer answers that can be compared, rows are asked alone.

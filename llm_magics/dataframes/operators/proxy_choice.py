@@ -20,7 +20,7 @@ from llm_magics.dataframes.operators.classifiers import (
 from llm_magics.dataframes.operators.model_proxies import (
     ModelAnswers,
     ModelConfidence,
-    capabilities,
+    may_have_confidence,
 )
 from llm_magics.dataframes.operators.proxies import ColumnScores, Proxy
 from llm_magics.dataframes.row_prompts import RowPrompts
@@ -111,11 +111,11 @@ def model_proxies(task: ProxyTask, model: str) -> list[Proxy]:
     """
     Return the proxies that ask ``model``.
 
-    They are its confidence, if its service may return log probabilities, and its answers.
+    They are its confidence, if it can have one, and its answers.
     """
     prompts = task.prompts_for(model)
     answers = ModelAnswers(task.statements, task.rows, prompts)
-    if not {"logprobs", "choices"} & set(capabilities(model)):
+    if not may_have_confidence(model):
         return [answers]
     return [ModelConfidence(task.statements, task.rows, prompts), answers]
 

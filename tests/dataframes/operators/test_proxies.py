@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import sys
-from typing import Any
+from collections.abc import AsyncGenerator
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics import errors
+from llm_magics import ModelParameters, errors, providers
 from llm_magics.dataframes.operators import classifiers, proxy_choice
 from llm_magics.dataframes.operators.chosen_proxy import ChosenProxy
 from llm_magics.dataframes.operators.classifiers import (
@@ -33,6 +34,8 @@ from llm_magics.dataframes.operators.proxy_choice import (
 )
 from llm_magics.dataframes.operators.questions import statement_texts
 from llm_magics.dataframes.row_prompts import RowPrompts
+from llm_magics.providers.echo import EchoProvider
+from llm_magics.types import StreamChunk, TokenLogprob, Usage
 from tests.support.judge import Judge
 from tests.support.serving import Asked, Says, as_json, chat_event, serving
 
@@ -248,6 +251,107 @@ def test_a_model_without_log_probabilities_is_found_out_by_one_call(sure: Sure) 
     ((proxy, quality),) = compare(both, rows, labels)
     assert proxy is both[1]
     assert quality.auc == 1
+
+
+class Scorer(EchoProvider):
+    """A provider that scores given answers and generates none, as the local one does."""
+
+    name = "scorer"
+    capabilities = ("chat", "completion", "choices")
+    asked: ClassVar[list[tuple[str, ModelParameters]]] = []
+
+    async def stream_chat(
+        self, messages: Any, model: str, parameters: ModelParameters
+    ) -> AsyncGenerator[StreamChunk, None]:
+        """Yield the more probable of the choices."""
+        question, _, statement = messages[-1].content.partition("\n\n")
+        Scorer.asked.append((statement, parameters))
+        assert "Answer true or false" in question
+        if "bad" in statement:
+            raise errors.ContentFilterError("Not that.", provider=self.name)
+        if not parameters.choices:
+            raise errors.UnsupportedError("It generates no text.", provider=self.name)
+        p = _p(statement)
+        chances = dict(zip(parameters.choices, (p, 1 - p), strict=True))
+        top = tuple(TokenLogprob(each, math.log(chance)) for each, chance in chances.items())
+        best = max(top, key=lambda each: each.logprob)
+        logprobs = (best._replace(top=top),)
+        yield StreamChunk(best.token, finish_reason="stop", usage=Usage(5, 1), logprobs=logprobs)
+
+
+@pytest.fixture
+def scorer(own_settings: None, monkeypatch: pytest.MonkeyPatch) -> type[Scorer]:
+    """The provider ``scorer``."""
+    monkeypatch.setitem(providers._BUILT_IN, "scorer", f"{__name__}:Scorer")
+    monkeypatch.setattr(Scorer, "asked", [])
+    lm.config.cache_dir = "cache"
+    return Scorer
+
+
+def test_a_model_that_scores_choices_generates_no_answer(scorer: type[Scorer]) -> None:
+    """The probability of yes is that of the choice, whichever is more probable."""
+    frame = pd.DataFrame({"text": ["0.8 a", "0.2 b", None, "0.8 a", "0.6 bad", "0.9 c"]})
+    task = task_of(frame)
+    for repeated in range(2):
+        proxy, answers = proxy_choice.model_proxies(task, "scorer/echo")
+        assert isinstance(proxy, ModelConfidence)
+        assert isinstance(answers, ModelAnswers)
+        assert proxy.estimate().output_tokens == (1 if repeated else 4) * 2
+        labels = np.array([1, 0, 1], np.int8)
+        assert proxy.held_out(np.array([0, 1, 2]), labels) == pytest.approx([0.8, 0.2, 0.8])
+        assert proxy.predict() == pytest.approx([0.8, 0.2, 0.8, 0.5, 0.9])
+        assert list(map(str, proxy.errors.values())) == ["Not that."]
+        # The second time, all answers are stored but that of the row that failed.
+        assert proxy.calls == (0 if repeated else 3)
+    assert {parameters.choices for _, parameters in scorer.asked} == {("true", "false")}
+    assert all(parameters.logprobs is None for _, parameters in scorer.asked)
+
+
+def test_a_filter_may_have_a_proxy_that_scores_choices(scorer: type[Scorer]) -> None:
+    """All rows are scored, and the oracle is asked about fewer."""
+    draw = np.random.default_rng(0)
+    label = draw.random(110) < 0.4
+    p = np.clip(0.5 + 0.3 * np.where(label, 1, -1) + 0.1 * draw.normal(size=110), 0.01, 0.99)
+    frame = pd.DataFrame({"text": [f"{each:.4f} {n}" for n, each in enumerate(p)], "label": label})
+    kept = frame.llm.filter("{{ text }}", accuracy=0.9, oracle="label", proxy="scorer/echo")
+    report = kept.llm.report
+    assert report.proxy == "the confidence of scorer/echo"
+    assert report.asked < 100
+    assert (frame.index.isin(kept.index) == label).mean() >= 0.9
+
+
+def test_a_route_with_another_model_generates_answers(scorer: type[Scorer], sure: Sure) -> None:
+    """Because the other model cannot score choices."""
+    lm.config.routes = {"either": ["scorer/echo", "lab/m"]}
+    lm.config.aliases = {"one": "scorer/echo"}
+    task = task_of(pd.DataFrame({"text": ["0.8 a", "0.2 b"]}))
+    (only,) = proxy_choice.model_proxies(task, "either")
+    assert isinstance(only, ModelAnswers)
+    named = proxy_choice.model_proxies(task, "one")
+    assert isinstance(named[0], ModelConfidence)
+    assert named[0].predict() == pytest.approx([0.8, 0.2])
+
+
+@pytest.mark.weights
+def test_the_local_model_scores_statements(own_settings: None) -> None:
+    """Those that are more probably true have higher scores, though all are above one half."""
+    good = [
+        "I love this phone, it works great",
+        "Excellent quality, very happy",
+        "Wonderful sound",
+    ]
+    poor = [
+        "It broke after two days, awful",
+        "Terrible quality, I want a refund",
+        "Useless battery",
+    ]
+    task = task_of(pd.DataFrame({"text": [*good, *poor]}))
+    proxy, _ = proxy_choice.model_proxies(task, "local/smollm2-135m")
+    assert isinstance(proxy, ModelConfidence)
+    scores = proxy.predict()
+    assert ((scores > 0) & (scores < 1)).all()
+    assert len(np.unique(scores)) == 6
+    assert not proxy.errors
 
 
 def test_a_model_answers_several_rows_in_a_prompt(service: Judge) -> None:
