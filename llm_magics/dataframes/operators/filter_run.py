@@ -73,6 +73,7 @@ class FilterRun:
         self._plan: CascadePlan | None = None
         self._decisions: Decisions | None = None
         self._is_allowed = prompt_spec.yes or session.config.budget is not None
+        self._is_announced = prompt_spec.dry_run
 
     def prepare(self, oracle: str | RowFunction | None, proxy: str | None) -> None:
         """
@@ -145,6 +146,7 @@ class FilterRun:
                 return
             with self._proxy:
                 self._decisions = self._cascade.run()
+                self._announce()
 
     def _ask_all(self) -> None:
         table = self._table
@@ -181,7 +183,11 @@ class FilterRun:
 
     def _obtain_consent(self, items: NDArray[np.int32]) -> None:
         """
-        Obtain the consent to questions before there is a plan; end a dry run.
+        Obtain the consent to questions; end a dry run.
+
+        Before there is a plan, each wave of questions is confirmed alone; then, all that follow are,
+        with the first one whose answer is not stored. So the same call can be run again without a
+        question.
 
         Raises:
             DryRunEnd: the call is a dry run, and an answer is missing.
@@ -193,29 +199,50 @@ class FilterRun:
             if wave is not None and wave.prompts:
                 calls = self.questions if self._plan is None else self._plan.calls
                 raise DryRunEnd(self._estimate(calls - self._table.calls))
-        elif not self._is_allowed and self._plan is None:
-            wave = self._oracle.estimate(items)
+        elif self._plan is None:
+            wave = None if self._is_allowed else self._oracle.estimate(items)
             if wave is not None:
                 confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts", _HOW_TO_ALLOW)
+        elif not self._is_announced:
+            wave = self._oracle.estimate(items)
+            if wave is None or wave.prompts:
+                self._announce()
 
     def _confirm(self, plan: CascadePlan) -> None:
-        """Say what is expected after the pilot, and obtain the consent to its cost."""
+        """Receive the plan after the pilot."""
         self._plan = plan
         self._oracle.expect(plan.calls)
-        if self._spec.dry_run:
+
+    def _announce(self) -> None:
+        """
+        Say once what is expected after the pilot, and obtain the consent to its cost.
+
+        Raises:
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive, and the cost is too high.
+        """
+        plan = self._plan
+        if self._is_announced or plan is None:
             return
-        share = plan.calls / max(plan.rows, 1)
-        what = f"{format_percent(share)} of {plan.rows:,} rows"
-        estimate = self._estimate(plan.calls - plan.made)
-        all_usd = self._estimate(self.questions).cost_usd
-        costs = (
-            f", about {format_usd(all_usd * share)} instead of {format_usd(all_usd)}"
-            if all_usd
-            else ""
+        self._is_announced = True
+        calls = max(plan.calls - self._table.calls, 0)
+        if self._decisions is not None:  # all answers were stored
+            calls = 0
+        left = self._estimate(calls)
+        spent_usd = self._oracle.cost_usd
+        own_usd = sum_known([spent_usd, left.cost_usd])
+        all_usd = sum_known(
+            [spent_usd, self._estimate(self.questions - self._table.calls).cost_usd]
         )
-        current_host().report(f"The oracle will be asked about {what}{costs}")
+        what = f"{format_percent(plan.calls / max(plan.rows, 1))} of {plan.rows:,} rows"
+        if own_usd and all_usd:
+            what += f", about {format_usd(own_usd)} instead of {format_usd(all_usd)}"
+        stored = self._oracle.cached + calls - left.prompts
+        if self._oracle.cached:
+            what += f"; {pluralize(stored, 'answer')} already stored"
+        current_host().report(f"The oracle will be asked about {what}")
         if not self._is_allowed:
-            self._allow(estimate.cost_usd, what + costs)
+            self._allow(left.cost_usd, what)
 
     def _allow(self, usd: float | None, of_what: str) -> None:
         """
@@ -231,7 +258,8 @@ class FilterRun:
 
     def _estimate(self, calls: int) -> RowsEstimate:
         """Return the estimated cost of so many questions, from a sample of those not asked."""
-        rows = self._table.order[~self._table.is_known[self._table.order]][:_SAMPLED]
+        rows = self._table.order[~self._table.is_known[self._table.order]]
+        rows = rows[:: max(1, len(rows) // _SAMPLED)]  # answers to the first ones may be stored
         sample = self._oracle.estimate(self._items[rows])
         if sample is None or not len(rows):
             return no_cost(self.rows)
@@ -254,17 +282,21 @@ class FilterRun:
         spread = scores[np.linspace(0, len(scores) - 1, len(unknown)).astype(np.intp)]
         probability = np.sort(calibrate(spread, known, labels))
         _, saving = self._cascade.uncertain(Ranking(unknown, probability))
-        own = proxy.estimate()
-        each = self._oracle.estimate(self._items[unknown[:_SAMPLED]])
+        # Stored answers count, so that running the same call again decides in the same way.
+        own = proxy.estimate(with_stored=True)
+        each = self._oracle.estimate(self._items[unknown[:_SAMPLED]], with_stored=True)
         own_usd = 0.0 if own is None else own.cost_usd
         each_usd = None if each is None or each.cost_usd is None else each.cost_usd / each.rows
         if not own_usd or not each_usd:
             return saving >= _LEAST_SAVING * len(unknown)
         if saving * each_usd <= own_usd:
             return False
-        total = own_usd + (len(unknown) - saving) * each_usd
-        if not self._is_allowed:
-            what = f"{format_percent(own_usd / total)} of it for scores by {proxy.name}"
+        scores_left = proxy.estimate()
+        scores_usd = None if scores_left is None else scores_left.cost_usd
+        left_usd = self._estimate(round(len(unknown) - saving)).cost_usd
+        if not self._is_allowed and scores_usd and left_usd is not None:
+            total = scores_usd + left_usd
+            what = f"{format_percent(scores_usd / total)} of it for scores by {proxy.name}"
             self._allow(total, what)
         return True
 

@@ -62,7 +62,7 @@ class ColumnOracle(RememberingOracle):
             record(item, bool(self._labels[item]))
         self.calls += len(items)
 
-    def estimate(self, items: NDArray[np.int32]) -> None:
+    def estimate(self, items: NDArray[np.int32], *, with_stored: bool = False) -> None:
         """Return ``None``: labels are free."""
         return
 
@@ -105,7 +105,7 @@ class FunctionOracle(RememberingOracle):
             record(item, call_function(self._function, row))
             self.calls += 1
 
-    def estimate(self, items: NDArray[np.int32]) -> None:
+    def estimate(self, items: NDArray[np.int32], *, with_stored: bool = False) -> None:
         """Return ``None``: a function is free, as far as is known."""
         return
 

@@ -78,9 +78,10 @@ class PromptOracle(SendsWaves, RememberingOracle):
             waves = self._waves
             self.calls, self.cached, self.cost_usd = waves.calls, waves.cached, waves.cost_usd
 
-    def estimate(self, items: NDArray[np.int32]) -> RowsEstimate:
+    def estimate(self, items: NDArray[np.int32], *, with_stored: bool = False) -> RowsEstimate:
         """Return the estimated cost of asking ``items``; that of many items is based on a sample."""
-        return self._waves.estimate(_Chosen(self._texts, self.not_asked(items).tolist()))
+        texts = _Chosen(self._texts, self.not_asked(items).tolist())
+        return self._waves.estimate(texts, with_stored=with_stored)
 
 
 class ModelOracle(PromptOracle):

@@ -164,10 +164,11 @@ class ModelConfidence(SendsWaves, ModelProxy):
         confidence = field_confidences(result, YES_NO_SCHEMA["properties"]).get(FIELD, 1.0)
         return confidence if answer else 1 - confidence
 
-    def estimate(self) -> RowsEstimate:
+    def estimate(self, *, with_stored: bool = False) -> RowsEstimate:
         """Return the estimated cost of scoring the other rows."""
         left = self._unscored(np.unique(self._codes))
-        return self._waves.estimate([self._questions[item] for item in left])
+        texts = [self._questions[item] for item in left]
+        return self._waves.estimate(texts, with_stored=with_stored)
 
 
 class ModelAnswers(ModelProxy):
@@ -220,9 +221,10 @@ class ModelAnswers(ModelProxy):
             if answer is not None:
                 self._scores[item] = float(answer)
 
-    def estimate(self) -> RowsEstimate:
+    def estimate(self, *, with_stored: bool = False) -> RowsEstimate:
         """Return the estimated cost of scoring the other rows."""
-        return self._prompts.estimate(self._unscored(np.unique(self._codes)))
+        left = self._unscored(np.unique(self._codes))
+        return self._prompts.estimate(left, with_stored=with_stored)
 
 
 def may_have_confidence(model: str) -> bool:

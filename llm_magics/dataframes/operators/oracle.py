@@ -80,5 +80,11 @@ class Oracle(ABC):
         """
 
     @abstractmethod
-    def estimate(self, items: NDArray[np.int32]) -> RowsEstimate | None:
-        """Return the estimated cost of asking ``items``; ``None`` if the oracle is free."""
+    def estimate(
+        self, items: NDArray[np.int32], *, with_stored: bool = False
+    ) -> RowsEstimate | None:
+        """
+        Return the estimated cost of asking ``items``; ``None`` if the oracle is free.
+
+        Stored answers cost nothing, unless ``with_stored``, which counts them like others.
+        """

@@ -168,28 +168,37 @@ class PackedPrompts(SendsWaves):
         with suppress(_NotStored):
             self._size = self._check_sizes(sample, ask_packed)
 
-    def estimate(self, rows: Sequence[int] | NDArray[np.integer[Any]]) -> RowsEstimate:
+    def estimate(
+        self, rows: Sequence[int] | NDArray[np.integer[Any]], *, with_stored: bool = False
+    ) -> RowsEstimate:
         """
         Return the estimated cost of asking ``rows``.
 
-        Before the check, this is the check, and the other rows in prompts of 20 rows.
+        Before the check, this is the check, and the other rows in prompts of 20 rows. Stored
+        answers cost nothing, unless ``with_stored``.
         """
         left = self._left(np.asarray(rows, np.intp).tolist())
         if self._size != "auto":
-            estimate = self._estimate_packs(self._packs(left, self._size), self._size)
+            packs = self._packs(left, self._size)
+            estimate = self._estimate_packs(packs, self._size, with_stored=with_stored)
             return replace(estimate, rows=len(left))
         sample, size = self._sample(left), SIZES[0]
         others = [row for row in left if row not in set(sample)]
         packs = self._packs(sample, size) + self._packs(others, size)
-        alone = self._waves.estimate(self._alone(sample))
-        return replace(add_estimates(alone, self._estimate_packs(packs, size)), rows=len(left))
+        alone = self._waves.estimate(self._alone(sample), with_stored=with_stored)
+        together = self._estimate_packs(packs, size, with_stored=with_stored)
+        return replace(add_estimates(alone, together), rows=len(left))
 
-    def _estimate_packs(self, packs: Sequence[Sequence[int]], size: int) -> RowsEstimate:
+    def _estimate_packs(
+        self, packs: Sequence[Sequence[int]], size: int, *, with_stored: bool = False
+    ) -> RowsEstimate:
         """Return the estimated cost of prompts about each of ``packs``."""
         single = [pack[0] for pack in packs if len(pack) == 1]
-        alone = self._waves.estimate(self._alone(single))
+        alone = self._waves.estimate(self._alone(single), with_stored=with_stored)
         texts = _Rendered([pack for pack in packs if len(pack) > 1], self._pack_text)
-        return add_estimates(alone, self._waves.estimate(texts, pack_schema(self._question, size)))
+        schema = pack_schema(self._question, size)
+        together = self._waves.estimate(texts, schema, with_stored=with_stored)
+        return add_estimates(alone, together)
 
     def _left(self, rows: Sequence[int]) -> list[int]:
         """Return those of ``rows`` that were not asked, each once."""

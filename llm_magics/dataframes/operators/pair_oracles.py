@@ -177,7 +177,7 @@ class FunctionPairOracle(RememberingOracle):
             record(item, call_function(self._function, row))
             self.calls += 1
 
-    def estimate(self, items: NDArray[np.int32]) -> None:
+    def estimate(self, items: NDArray[np.int32], *, with_stored: bool = False) -> None:
         """Return ``None``: a function is free, as far as is known."""
         return
 

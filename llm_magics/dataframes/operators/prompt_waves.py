@@ -90,7 +90,7 @@ class PromptWaves:
         """
         if not len(texts):
             return
-        call = self._create_call(texts, schema)
+        call = self._create_call(texts, schema, is_fresh=self._spec.fresh)
         if self._last is not None:
             call.continue_from(self._last, self.expected)
         self._last = call
@@ -105,17 +105,20 @@ class PromptWaves:
                     if result is not None:
                         receive(number, result)
 
-    def estimate(self, texts: Sequence[str], schema: Any = None) -> RowsEstimate:
+    def estimate(
+        self, texts: Sequence[str], schema: Any = None, *, with_stored: bool = False
+    ) -> RowsEstimate:
         """
-        Return the estimated cost of prompts with ``texts``, without those that have an answer.
+        Return the estimated cost of prompts with ``texts``.
 
-        The estimate of many prompts is that of a sample, scaled up. ``schema`` is as for `send`.
+        The estimate of many prompts is that of a sample, scaled up. Those that have an answer cost
+        nothing, unless ``with_stored``. ``schema`` is as for `send`.
         """
         count = len(texts)
         if count > MOST_ESTIMATED:
             step = count / MOST_ESTIMATED
             texts = [texts[int(number * step)] for number in range(MOST_ESTIMATED)]
-        call = self._create_call(texts, schema)
+        call = self._create_call(texts, schema, is_fresh=with_stored or self._spec.fresh)
         left = bridge.run(call.to_send())
         scale = count / max(1, len(texts))
         prompts = round(left.prompts * scale)
@@ -128,8 +131,9 @@ class PromptWaves:
             seconds=bridge.run(call.seconds(prompts)),
         )
 
-    def _create_call(self, texts: Sequence[str], schema: Any) -> BatchCall:
+    def _create_call(self, texts: Sequence[str], schema: Any, *, is_fresh: bool) -> BatchCall:
         spec = self._spec if schema is None else replace(self._spec, schema=schema)
+        spec = replace(spec, fresh=is_fresh)
         create = partial(create_prompt, spec, self._parameters)
         call = BatchCall(session, LazyPrompts(texts, create), spec.concurrency)
         call.done = lambda: f"{self.calls + self.cached:,} prompts"

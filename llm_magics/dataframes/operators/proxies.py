@@ -71,8 +71,12 @@ class Proxy(ABC):
         Higher values predict yes. Only ``rows`` are scored, so that a pilot costs little.
         """
 
-    def estimate(self) -> RowsEstimate | None:
-        """Return the estimated cost of scoring the other rows; ``None`` if it is free."""
+    def estimate(self, *, with_stored: bool = False) -> RowsEstimate | None:
+        """
+        Return the estimated cost of scoring the other rows; ``None`` if it is free.
+
+        ``with_stored`` is as for `Oracle.estimate`.
+        """
         return None
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 from collections.abc import Iterator
 from typing import Any
@@ -267,6 +268,48 @@ def test_the_plan_is_shown_after_the_pilot(service: Judge, host: Asked) -> None:
     assert kept.llm.report.expected < 400
     assert len(host.questions) == 1
     assert "of 400 rows, about $" in host.questions[0]
+
+
+def test_the_plan_has_the_expected_cost_of_this_run(service: Judge, host: Asked) -> None:
+    """Stored answers are free, and are named; without a missing one, there is no question."""
+    lm.config.prices = {"lab/m": {"input_usd": 10.0, "output_usd": 10.0}}
+    lm.config.confirm_above_usd = 0.001
+    frame = reviews(200)
+    frame.llm.filter(STATEMENT, accuracy=0.85, proxy="score", concurrency=16)
+    first, _ = host.reports
+    paid, asked = len(service.paid), len(host.questions)
+    assert "already stored" not in first
+    frame.llm.filter(STATEMENT, accuracy=0.85, proxy="score")
+    _, _, again, _ = host.reports
+    share = first.partition(", about")[0]
+    assert again == f"{share}; {paid} answers already stored"
+    assert len(host.questions) == asked
+    report = frame.llm.filter(STATEMENT, accuracy=0.95, proxy="score").llm.report
+    tighter = host.reports[4]
+    assert len(host.questions) == asked + 1
+    assert "about $" in tighter
+    assert "answers already stored" in tighter
+    stored = int(tighter.partition("; ")[2].split()[0])
+    assert abs(stored - report.cached) < 25
+    dollars = [float(each) for each in re.findall(r"\$([0-9.]+)", tighter)]
+    first_dollars = [float(each) for each in re.findall(r"\$([0-9.]+)", first)]
+    assert dollars[0] < dollars[1] < first_dollars[1]
+
+
+def test_a_paid_proxy_is_chosen_again(service: Judge, host: Asked) -> None:
+    """Although its scores and the oracle's answers are stored: the same call asks nothing new."""
+    lm.config.prices = {
+        "lab/m": {"input_usd": 10.0, "output_usd": 10.0},
+        "lab/small": {"input_usd": 0.1, "output_usd": 0.1},
+    }
+    frame = reviews(100)
+    options: dict[str, Any] = {"accuracy": 0.95, "proxy": "lab/small"}
+    first = frame.llm.filter(STATEMENT, **options).llm.report
+    again = frame.llm.filter(STATEMENT, **options).llm.report
+    assert (again.proxy, again.asked) == (first.proxy, first.asked)
+    assert first.proxy_calls >= 100
+    # One prompt finds out again that the service returns no log probabilities.
+    assert (again.calls, again.proxy_calls) == (0, 1)
 
 
 def test_a_cost_that_is_declined_ends_the_call(service: Judge, host: Asked) -> None:
