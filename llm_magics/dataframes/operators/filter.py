@@ -54,6 +54,7 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
     fresh: bool = False,
     dry_run: bool = False,
     yes: bool = False,
+    return_report: bool = False,
     **parameters: Any,
 ) -> Any:
     """
@@ -92,17 +93,22 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
         dry_run: send nothing, and return an estimate of tokens, cost and time: of asking about all
             rows, or, if the answers of the pilot are stored, of what is expected after it.
         yes: do not ask for confirmation of the cost (setting ``confirm_above_usd``). Without it,
-            the expected cost is confirmed after a pilot of at most 200 questions.
+            the expected cost is confirmed after a pilot of at most 200 questions, before the first
+            one whose answer is not stored.
+        return_report: return the rows and the report. The objects of other libraries than pandas
+            cannot hold it.
 
     Returns:
-        the rows in their order, as an object of the same kind as ``rows``. The ``.llm.report`` of a
-        pandas DataFrame or column is a `FilterReport`: its ``frame()`` has the decision about every
-        row, and its ``plot()`` is a picture of the scores.
+        the rows in their order, as an object of the same kind as ``rows``; with ``return_report``,
+        these and a `FilterReport`: its ``frame()`` has the decision about every row, and its
+        ``plot()`` is a picture of the scores. It is also the ``.llm.report`` of a pandas DataFrame or
+        column.
 
     Raises:
         UsageError: an option is invalid, the prompt names no column of the rows, the extra
             ``operators`` is not installed, or the cost needs confirmation.
-        Interrupted: ``partial`` has the rows that the oracle has confirmed so far.
+        Interrupted: ``partial`` has the rows that the oracle has confirmed so far; with
+            ``return_report``, these and the report.
         LLMError: an error that affects all rows.
     """
     rows = as_sized(rows)
@@ -122,6 +128,7 @@ def filter(  # noqa: A001, PLR0913 (the name of the operation; as for lm.prompt)
         "fresh": fresh,
         "dry_run": dry_run,
         "yes": yes,
+        "return_report": return_report,
         **parameters,
     }
     return filter_frame(to_frame(rows), prompt, partial(take_rows, rows), options)
@@ -138,6 +145,7 @@ def filter_frame(frame: DataFrame, prompt: str, select: Select, options: Mapping
         options: the arguments of `filter`; unknown ones are parameters of the oracle's model.
     """
     rest = dict(options)
+    has_report = rest.pop("return_report", False)
     target = Target(**{name: rest.pop(name) for name in _TARGETS if name in rest})
     seed = check_integer("seed", rest.pop("seed", 0), least=-(2**63), most=2**63 - 1)
     oracle, proxy = rest.pop("oracle", None), rest.pop("proxy", "auto")
@@ -152,26 +160,29 @@ def filter_frame(frame: DataFrame, prompt: str, select: Select, options: Mapping
     except DryRunEnd as end:
         return end.estimate
     except KeyboardInterrupt:
-        raise _interrupted(run, select) from None
+        raise _interrupted(run, select, has_report=has_report) from None
     if prompt_spec.dry_run:
         return no_cost(run.rows)
     report = run.report()
-    result = _with_report(select(run.kept), report)
-    announce(report, "", has_failed=report.failed > 0)
-    return result
-
-
-def _with_report(result: Any, report: FilterReport) -> Any:
-    """Return ``result`` with its report, if it is a DataFrame or column of pandas or Dask."""
+    result = _with_report(select(run.kept), report, has_report=has_report)
+    details = "see the report's frame()" if has_report else "return_report=True returns the report"
     if hasattr(result, "llm"):
-        store_report(result, report)
+        details = "see .llm.report.frame()"
+    announce(report, "", has_failed=report.failed > 0, details=details)
     return result
 
 
-def _interrupted(run: FilterRun, select: Select) -> Interrupted:
+def _with_report(result: Any, report: FilterReport, *, has_report: bool) -> Any:
+    """Return ``result``, which holds its report if it can; or a pair of both."""
+    if hasattr(result, "llm"):  # a DataFrame or column of pandas or Dask
+        store_report(result, report)
+    return (result, report) if has_report else result
+
+
+def _interrupted(run: FilterRun, select: Select, *, has_report: bool) -> Interrupted:
     """Return the exception for an interrupt, with the rows that the oracle has confirmed."""
     asked = run.asked
-    result = _with_report(select(run.kept), run.report())
+    result = _with_report(select(run.kept), run.report(), has_report=has_report)
     msg = f"Stopped: the oracle was asked about {asked:,} of {run.questions:,} rows."
     hint = "Their answers are stored and will not be requested again." if asked else None
     return Interrupted(msg, hint=hint, partial=result)

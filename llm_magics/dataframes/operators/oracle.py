@@ -86,5 +86,5 @@ class Oracle(ABC):
         """
         Return the estimated cost of asking ``items``; ``None`` if the oracle is free.
 
-        Stored answers cost nothing, unless ``with_stored``, which counts them like others.
+        Stored answers are free, unless ``with_stored``, which counts them like others.
         """

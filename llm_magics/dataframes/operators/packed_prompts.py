@@ -175,7 +175,7 @@ class PackedPrompts(SendsWaves):
         Return the estimated cost of asking ``rows``.
 
         Before the check, this is the check, and the other rows in prompts of 20 rows. Stored
-        answers cost nothing, unless ``with_stored``.
+        answers are free, unless ``with_stored``.
         """
         left = self._left(np.asarray(rows, np.intp).tolist())
         if self._size != "auto":

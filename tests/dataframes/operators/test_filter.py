@@ -164,10 +164,41 @@ def test_the_result_is_of_the_same_kind(rows: Any) -> None:
     """A list, an array, a column, or a table of any library."""
     kept = lm.filter(rows, STATEMENT, oracle=lambda row: "yes" in row["text"])
     assert type(kept) is type(rows)
+    again, report = lm.filter(
+        rows, STATEMENT, oracle=lambda row: "yes" in row["text"], return_report=True
+    )
+    assert type(again) is type(rows)
+    assert len(again) == len(kept) == report.kept == 6
+    assert report.frame()["decision"].tolist() == ["yes" in text for text in SMALL]
     column = kept["text"] if hasattr(rows, "columns") else kept
     assert [str(each) for each in column] == [text for text in SMALL if "yes" in text]
     if isinstance(rows, pd.DataFrame | pd.Series):
         assert kept.llm.report.kept == 6
+        assert again.llm.report is report
+
+
+def test_failures_of_a_list_name_the_way_to_the_report(service: Judge) -> None:
+    """A list cannot hold it; an interrupt has it too."""
+    service.poison = {"no 3"}
+    texts = ["yes 1", "no 2", "no 3"]
+    with pytest.warns(UserWarning, match="return_report=True"):
+        assert lm.filter(texts, STATEMENT) == ["yes 1"]
+    with pytest.warns(UserWarning, match="the report's frame"):
+        kept, report = lm.filter(texts, STATEMENT, return_report=True)
+    assert (kept, report.failed) == (["yes 1"], 1)
+    assert isinstance(lm.filter(texts, STATEMENT, return_report=True, dry_run=True).prompts, int)
+
+    def interrupt(statement: str) -> bool:
+        os.kill(os.getpid(), signal.SIGINT)
+        service.delay_s = 5.0
+        return True
+
+    service.holds = interrupt
+    with pytest.raises(errors.Interrupted) as raised:
+        lm.filter([*texts[:2], "yes 4"], STATEMENT, return_report=True, concurrency=1)
+    partial, report = raised.value.partial
+    assert partial == ["yes 1"]
+    assert report.precision is None
 
 
 def test_an_iterator_becomes_a_list() -> None:

@@ -140,6 +140,7 @@ def test_lists_and_arrow_tables_are_joined_too() -> None:
     right = pa.table({"text": ["bs", "as"], "n": [1, 2]})
     found = lm.join(["a", "b"], right, STATEMENT, oracle=same_name)
     assert found.n.tolist() == [2, 1]  # type: ignore[union-attr]
+    assert found.llm.report.found == 2
 
 
 def test_empty_tables_and_rows_without_texts() -> None:

@@ -216,6 +216,7 @@ def test_other_tables(kind: str) -> None:
         rows = rows.DataFrame({"text": texts}) if kind == "polars" else rows.table({"text": texts})
     found = lm.share(rows, GOOD, oracle=lambda row: row["text"] == "yes", proxy=None)
     assert found.iloc[0].tolist() == [2 / 3, 2 / 3, 2 / 3, 3, 3, 0]
+    assert found.llm.report.missing == 1
 
 
 def test_tiny_tables() -> None:

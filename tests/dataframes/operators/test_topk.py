@@ -302,6 +302,7 @@ def test_other_tables(service: Ranker, kind: str) -> None:
     found = lm.topk(rows, URGENT, 2)
     assert found["text"].tolist() == ["ticket 3", "ticket 2"]
     assert found.index.tolist() == [1, 3]
+    assert found.llm.report.missing == 1
 
 
 def test_a_multi_index_stays(service: Ranker) -> None:
