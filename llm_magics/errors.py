@@ -11,6 +11,7 @@ The error classes of llm_magics.
     ├── JobError                  a batch job cannot go on, or needs a decision
     ├── ToolServerError           an MCP server failed, hung, or broke the protocol
     ├── ReplayMissError           the recording has no answer to the call
+    ├── GateError                 a gate failed, or is undecided or not recorded; see ``result``
     └── ProviderError             the provider failed; with status, code, request id …
         ├── AuthenticationError   the key is missing, wrong or not allowed
         ├── ConfigurationError    a setting is missing, misspelled or invalid
@@ -148,6 +149,17 @@ class ReplayMissError(LLMError):
     A recording has no answer to a call; the message names the difference from the closest
     recorded call.
     """
+
+
+class GateError(LLMError):
+    """
+    A gate of evaluations did not pass: it failed, is undecided, or is not recorded.
+
+    Attributes:
+        result: the results of its checks.
+    """
+
+    result: Any = None
 
 
 class ProviderError(LLMError):

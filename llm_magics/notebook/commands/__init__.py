@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from llm_magics.notebook.commands import ask, benchmarks, history, jobs, mcp, models, settings
+from llm_magics.notebook.commands import (
+    ask,
+    benchmarks,
+    evaluations,
+    history,
+    jobs,
+    mcp,
+    models,
+    settings,
+)
 from llm_magics.notebook.commands.registry import COMMANDS, USAGE, command, run, show_help
 
 __all__ = [
@@ -10,6 +19,7 @@ __all__ = [
     "USAGE",
     "ask",
     "benchmarks",
+    "evaluations",
     "history",
     "jobs",
     "mcp",

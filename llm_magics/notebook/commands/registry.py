@@ -46,6 +46,7 @@ GROUPS = {
     "ask": "Prompting",
     "models": "Models and providers",
     "benchmarks": "Comparing and measuring",
+    "evaluations": "Evaluations",
     "history": "Calls, cost and recordings",
     "jobs": "Batch jobs",
     "mcp": "Tools of MCP servers",

@@ -1,0 +1,113 @@
+"""The requests of a gate: each item's prompt, and a digest of everything that is sent."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llm_magics._util.filesystem import display_path
+from llm_magics.errors import LLMError, UsageError
+from llm_magics.evaluations.datasets import EvaluationSet
+from llm_magics.evaluations.gate.specification import Gate
+from llm_magics.runtime.chat import ChatCall
+from llm_magics.runtime.prompts.prompt import Prompt, PromptParameters
+from llm_magics.runtime.session import session
+from llm_magics.runtime.storage.serialization import chat_request, digest_request
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """
+    A prompt for an item and a model.
+
+    Attributes:
+        label: the label of the model in the gate file.
+        item: the id of the item.
+        expected: the expected answer.
+        digest: the digest of the item's inputs.
+        key: the digest of the model, the messages and the parameters.
+        prompt: the prompt.
+        parameters: its parameters, shared by all requests of a model.
+    """
+
+    label: str
+    item: str
+    expected: Any
+    digest: str
+    key: str
+    prompt: Prompt
+    parameters: PromptParameters
+
+    def call(self) -> ChatCall:
+        """Return a new call."""
+        return ChatCall(session, self.prompt, parameters=self.parameters)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GateRequests:
+    """
+    All requests of a gate, and what determines them.
+
+    Attributes:
+        gate: the gate file.
+        requests: the requests by label, and then by item in the order of the waves.
+        about: the digest of the data, the prompt and the parameters, for the baseline.
+    """
+
+    gate: Gate
+    requests: Mapping[str, Mapping[str, Request]]
+    about: Mapping[str, Any]
+
+
+def build_requests(gate: Gate) -> GateRequests:
+    """
+    Return the requests of a gate. The items are in an order that does not depend on their file.
+
+    Raises:
+        UsageError: the data has no items, or a prompt cannot be built; the message names the item.
+    """
+    data = EvaluationSet(gate.data)
+    if gate.rules.split is not None:
+        data = data.split(gate.rules.split)
+    items = sorted(data.items, key=lambda item: _digest([gate.name, item.id]))
+    if not items:
+        msg = f"{display_path(gate.data)} has no items."
+        raise UsageError(msg, hint="Add items, or check the field split of the gate file.")
+    prompt = gate.prompt()
+    by_label: dict[str, dict[str, Request]] = {}
+    for label, model in gate.rules.models.items():
+        of_model = replace(prompt, model=model)
+        parameters = PromptParameters(of_model, session.config)
+        by_label[label] = {}
+        for item in items:
+            values = {**(prompt.variables or {}), **item.inputs}
+            own = replace(of_model, variables=values)
+            try:
+                messages = ChatCall(session, own, parameters=parameters).messages
+            except LLMError as error:
+                msg = f"{display_path(gate.path)}, item {item.id}: {error}"
+                raise UsageError(msg, hint=error.hint) from error
+            by_label[label][item.id] = Request(
+                label=label,
+                item=item.id,
+                expected=item.expected,
+                digest=_digest(dict(item.inputs))[:16],
+                key=digest_request(chat_request(model, messages, parameters.merge()))[:32],
+                prompt=own,
+                parameters=parameters,
+            )
+    about = {
+        "data": data.digest[:16],
+        "prompt": _digest([prompt.text, prompt.system])[:16],
+        "parameters": _digest(dict(prompt.parameters))[:16],
+        "models": dict(gate.rules.models),
+    }
+    return GateRequests(gate=gate, requests=by_label, about=about)
+
+
+def _digest(value: Any) -> str:
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
