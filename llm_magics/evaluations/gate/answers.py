@@ -75,18 +75,21 @@ class AnswerFile:
         """Add answers; earlier ones of the same item and model are replaced."""
         self.answers |= {(each.label, each.item): each for each in found}
 
+    def text(self) -> str:
+        """Return the contents of the file, without anything that looks like a key."""
+        lines = [_line({"format": _FORMAT, **self.about})]
+        return "".join([*lines, *(self.answers[each].line() for each in sorted(self.answers))])
+
     def save(self, path: Path) -> None:
         """
-        Write the file at once, without anything that looks like a key.
+        Write the file at once.
 
         Raises:
             UsageError: it cannot be written.
         """
-        lines = [_line({"format": _FORMAT, **self.about})]
-        lines += [self.answers[each].line() for each in sorted(self.answers)]
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            atomic_write(path, "".join(lines))
+            atomic_write(path, self.text())
         except OSError as error:
             msg = f"Could not write {display_path(path)}: {reason_of(error)}."
             raise UsageError(msg, hint="Check the path in the gate file.") from None
@@ -99,14 +102,24 @@ class AnswerFile:
         Raises:
             UsageError: it cannot be read, or a line is damaged.
         """
-        shown = display_path(path)
         try:
-            # Only a newline ends a line, because texts may contain U+2028 and similar characters.
-            lines = path.read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+            content = path.read_bytes()
         except OSError as error:
-            msg = f"Could not read {shown}: {reason_of(error)}."
+            msg = f"Could not read {display_path(path)}: {reason_of(error)}."
             raise UsageError(msg, hint="Restore it from version control.") from None
+        return cls.parse(content, display_path(path))
+
+    @classmethod
+    def parse(cls, content: bytes, shown: str) -> AnswerFile:
+        """
+        Return the answers in ``content``; errors name the file as ``shown``.
+
+        Raises:
+            UsageError: a line is damaged.
+        """
         found = cls()
+        # Only a newline ends a line, because texts may contain U+2028 and similar characters.
+        lines = content.removeprefix(b"\xef\xbb\xbf").split(b"\n")
         for number, line in enumerate(lines, 1):
             if not line.strip():
                 continue

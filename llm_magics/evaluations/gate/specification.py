@@ -201,7 +201,6 @@ class Gate:
             schema=file.schema,
             variables=file.defaults,
             is_fresh=True,
-            is_foreign=True,  # gate files and prompts may come from others
         )
 
     def _resolve(self, path: Path) -> Path:

@@ -1,0 +1,243 @@
+"""Reports and commands of gates: text, Markdown, JUnit XML, pytest, %llm gate and the process."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import pytest
+from junitparser import Error, Failure, JUnitXml
+
+from llm_magics.__main__ import main
+from llm_magics.errors import GateError
+from llm_magics.evaluations.gate.reports import format_junit, format_markdown, format_text
+from llm_magics.evaluations.gate.results import CheckResult, Outcome, RunResult
+from tests.evaluations.gate.gate_folders import write_baseline, write_gate, write_recording
+
+HOSTILE = "a|b<script>alert(1)</script>\x00\x1b[31m\ud800 `x`\n# title"
+
+
+def check(**changes):
+    """Return a result of a check."""
+    values = {
+        "gate": "support",
+        "label": "model",
+        "model": "echo/echo",
+        "score": "exact",
+        "outcome": Outcome.PASSED,
+        "reason": "no drop was found",
+        "drop": 0.05,
+        "items": 740,
+        "required": 736,
+        "detectable": 0.0499,
+        "baseline": 0.9,
+        "new": 0.89,
+        "p": 0.3,
+        "looks": 5,
+        "planned_looks": 5,
+    }
+    return CheckResult(**{**values, **changes})
+
+
+ALL = RunResult(
+    checks=(
+        check(),
+        check(outcome=Outcome.FAILED, score="numeric", worse=(("q1", 1.0, 0.0),), flaky=("q9",)),
+        check(outcome=Outcome.UNDECIDED, gate="sales", reason="a drop of 0.05 needs 736 items"),
+        check(outcome=Outcome.NOT_RECORDED, gate="sales", new=math.nan, unrecorded=("q1", "q2")),
+    ),
+    notes=("support: changed since the baseline: prompt.",),
+)
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "code"),
+    [
+        ([Outcome.PASSED], 0),
+        ([Outcome.PASSED, Outcome.UNDECIDED], 3),
+        ([Outcome.UNDECIDED, Outcome.NOT_RECORDED], 4),
+        ([Outcome.NOT_RECORDED, Outcome.FAILED, Outcome.UNDECIDED], 1),
+    ],
+)
+def test_exit_code_is_that_of_the_worst_check(outcomes, code):
+    """A failure comes before a missing recording, and that before an undecided check."""
+    result = RunResult(checks=tuple(check(outcome=each) for each in outcomes))
+    assert result.exit_code == code
+
+
+def test_text_names_outcomes_and_items():
+    """The text has a line for each check, with the items to look at."""
+    text = format_text(ALL)
+    assert (
+        "passed        support · model · exact: 0.900 → 0.890 over 740 items, p = 0.3000" in text
+    )
+    assert "largest drops: q1 (1.00 → 0.00)" in text
+    assert "flaky in the baseline, left out: q9" in text
+    assert text.splitlines()[-1] == "gate failed: 4 checks, from recorded answers"
+
+
+def test_junit_counts_failures_and_errors():
+    """Failed checks are failures, undecided and not recorded ones errors, as junitparser reads."""
+    xml = JUnitXml.fromstring(format_junit(ALL).encode())
+    assert (xml.tests, xml.failures, xml.errors) == (4, 1, 2)
+    first, second = xml
+    assert (first.name, first.tests, first.failures, first.errors) == ("support", 2, 1, 0)
+    passed, failed = first
+    undecided, missing = second
+    assert not passed.result
+    assert isinstance(failed.result[0], Failure)
+    assert [type(each.result[0]) for each in (undecided, missing)] == [Error, Error]
+    assert [each.result[0].type for each in (undecided, missing)] == ["undecided", "not recorded"]
+
+
+def test_junit_has_the_elements_of_its_schema():
+    """The elements and attributes are those of the JUnit schema, in their order."""
+    root = ET.fromstring(format_junit(ALL))
+    counts = {"name", "tests", "failures", "errors", "time"}
+    assert root.tag == "testsuites"
+    for suite in root:
+        assert (suite.tag, set(suite.attrib)) == ("testsuite", counts)
+        for case in suite:
+            assert (case.tag, set(case.attrib)) == ("testcase", {"classname", "name", "time"})
+            (outcome,) = case
+            assert outcome.tag in {"failure", "error", "system-out"}
+            assert set(outcome.attrib) <= {"type", "message"}
+
+
+def test_reports_of_hostile_names_are_harmless():
+    """Names and errors from files and services have no effect in any report."""
+    result = RunResult(checks=(check(gate=HOSTILE, unmatched=(HOSTILE,)),), notes=(HOSTILE,))
+    ET.fromstring(format_junit(result))
+    markdown = format_markdown(result)
+    assert "<script>" not in markdown
+    rows = [line for line in markdown.splitlines() if line.startswith("|")]
+    assert [line.replace("\\|", "").count("|") for line in rows] == [9, 9, 9]
+    assert not [line for line in markdown.splitlines() if line.startswith("# ")]
+    for text in (format_text(result), markdown):
+        assert not set("\x00\x1b") & set(text)
+        text.encode()
+
+
+def test_markdown_is_a_table():
+    """The summary has a row for each check, and what a reader should know below."""
+    markdown = format_markdown(ALL)
+    assert markdown.startswith("## Gate failed\n")
+    assert (
+        "| support · model · numeric | failed | 0.900 | 0.890 | 740 | 736 | 0.05 | 0.3000 |"
+        in markdown
+    )
+    assert "not in the recording: q1, q2" in markdown
+
+
+def test_command_writes_reports(tmp_path, monkeypatch, capsys):
+    """The command writes JUnit XML, the summary, and the summary of the step in GitHub Actions."""
+    path = write_gate(tmp_path / "evals", items=25, drop=0.5)
+    write_baseline(path)
+    write_recording(path)
+    step = tmp_path / "step.md"
+    step.write_text("before\n", encoding="utf-8")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", str(step))
+    assert main(["gate", "--junit", "out/gate.xml", "--summary", "gate.md"]) == 0
+    assert JUnitXml.fromfile("out/gate.xml").tests == 1
+    summary = Path("gate.md").read_text("utf-8")
+    assert summary.startswith("## Gate passed")
+    assert step.read_text("utf-8") == f"before\n{summary}\n"
+    assert "gate passed: 1 check" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["gate"], "No gate file was found in evals/."),
+        (["gate", "none.yaml"], "Could not read none.yaml"),
+        (["gate", "--accept", "x.yaml"], "--accept has no effect"),
+        (["gate", "--max-cost", "-1", "x.yaml"], "Invalid value for --max-cost"),
+        (["gate", "--max-cost", "nan", "x.yaml"], "Invalid value for --max-cost"),
+        (["gate", "--recording", "a", "x.yaml", "y.yaml"], "exactly one gate file"),
+        (["gate", "--update-baseline", "--junit", "j", "x.yaml"], "writes no reports"),
+    ],
+)
+def test_mistakes_have_exit_code_two(words, message, capsys):
+    """An error in the arguments or files is exit code 2, with what to do."""
+    assert main(words) == 2
+    captured = capsys.readouterr().err
+    assert message in captured
+    assert "→" in captured
+
+
+def test_unknown_flag_has_exit_code_two(capsys):
+    """An unknown flag is refused as by any command."""
+    with pytest.raises(SystemExit) as caught:
+        main(["gate", "--fast"])
+    assert caught.value.code == 2
+
+
+def test_process_has_the_exit_code(tmp_path):
+    """As a process: a drop is exit code 1, without a key or any setting."""
+    path = write_gate(tmp_path / "evals", items=20, drop=0.5)
+    write_baseline(path)
+    write_recording(path, wrong=lambda row, _: row < 15)
+    command = [sys.executable, "-m", "llm_magics", "gate", "--junit", "gate.xml"]
+    done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[-1] == "gate failed: 1 check, from recorded answers"
+    assert JUnitXml.fromfile("gate.xml").failures == 1
+
+
+def test_magic_fails_unless_all_pass(ip, tmp_path, capsys):
+    """%llm gate prints the results; the cell fails if a check did not pass."""
+    path = write_gate(tmp_path, items=20, drop=0.5)
+    write_baseline(path)
+    write_recording(path)
+    ip.run_line_magic("llm", f"gate {path}")
+    assert "gate passed: 1 check" in capsys.readouterr().out
+    write_recording(path, wrong=lambda row, _: row < 15)
+    with pytest.raises(GateError, match="did not pass: failed"):
+        ip.run_line_magic("llm", f"gate {path}")
+
+
+PLUGIN = (
+    [] if entry_points(group="pytest11", name="llm_gate") else ["-p", "llm_magics.pytest_plugin"]
+)
+
+
+def run_pytest(folder, *words):
+    """Return the finished process of pytest in ``folder``."""
+    command = [sys.executable, "-m", "pytest", *PLUGIN, "-q", "-p", "no:cacheprovider", *words]
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
+    )
+
+
+def test_checks_are_tests(tmp_path):
+    """With --llm-gate each check is a test; other YAML files are not collected."""
+    good = write_gate(tmp_path / "evals", "good", items=20, drop=0.5)
+    bad = write_gate(tmp_path / "evals", "bad", items=20, drop=0.5)
+    write_gate(tmp_path / "other")
+    for each in (good, bad):
+        write_baseline(each)
+    write_recording(good)
+    write_recording(bad, wrong=lambda row, _: row < 15)
+    done = run_pytest(tmp_path, "--llm-gate")
+    assert "1 failed, 1 passed" in done.stdout, done.stdout
+    assert "failed: bad · model · exact: 1.000 → 0.250" in done.stdout
+    assert done.returncode == 1
+
+
+def test_plugin_imports_nothing_without_its_flag(tmp_path):
+    """Without the flag the plugin collects nothing and imports neither pandas nor pydantic."""
+    write_gate(tmp_path / "evals")
+    (tmp_path / "test_it.py").write_text(
+        "import sys\ndef test_it():\n"
+        "    assert 'llm_magics.pytest_plugin' in sys.modules\n"
+        "    assert not {'pandas', 'pydantic', 'httpx', 'yaml'} & set(sys.modules)\n",
+        encoding="utf-8",
+    )
+    done = run_pytest(
+        tmp_path, "-p", "no:hypothesispytest", "-p", "no:langsmith_plugin", "-p", "no:anyio"
+    )
+    assert "1 passed" in done.stdout, done.stdout
