@@ -37,7 +37,7 @@ HEAVY = {
 # From the top to the foundations: a module imports only from rows below its own, or from the
 # same entry. The longest entry that a module's name begins with is the one that counts.
 ORDER = [
-    ["notebook.extension", "__main__"],
+    ["notebook.extension", "__main__", "pytest_plugin"],
     ["notebook.magics", "notebook.completion"],
     ["notebook.commands"],
     ["notebook.prompt_cell"],

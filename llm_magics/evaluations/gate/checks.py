@@ -1,4 +1,4 @@
-"""One check of a gate: the scores of a model's answers, item by item, beside the baseline's."""
+"""One check of a gate: the new scores of a model and those of the baseline, item by item."""
 
 from __future__ import annotations
 

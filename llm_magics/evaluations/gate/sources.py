@@ -53,7 +53,7 @@ class Recorded:
 
     Attributes:
         file: the answers.
-        unrecorded: the items by label whose request, as it is now, has too few answers.
+        unrecorded: by label, the items whose current request has too few answers.
     """
 
     file: AnswerFile

@@ -1,5 +1,5 @@
 r"""
-Gate files: a YAML file says what is asked, how it is scored, and which drop must be found.
+Gate files: a YAML file has a prompt, scores, and the drop that must be found.
 
     data: support.jsonl
     prompt: "Which team answers this? billing, technical or sales.\n\n{{ text }}"
@@ -56,7 +56,7 @@ class BaselineRule(BaseModel):
     Where the answers of the baseline are, and how many each item has.
 
     Attributes:
-        file: the file; by default ``NAME.baseline.jsonl`` beside the gate file.
+        file: the file; by default ``NAME.baseline.jsonl`` in the folder of the gate file.
         repeats: the number of answers per item.
     """
 
@@ -103,7 +103,7 @@ class GateFile(BaseModel):
         repeats: new answers per item.
         baseline: the file and the number of answers per item of the baseline.
         recording: a file with recorded answers, for runs without a key; by default
-            ``NAME.answers.jsonl`` beside the gate file, if it exists.
+            ``NAME.answers.jsonl`` in the same folder, if it exists.
         flaky: whether flaky items are left out (``exclude``) or only listed (``list``).
         max_cost_usd: no request is sent that may exceed this cost of a run.
         concurrency: concurrent requests to each provider.
@@ -139,7 +139,7 @@ class GateFile(BaseModel):
 
         for name in value:
             if name not in SCORERS:
-                msg = f'there is no score "{name}". {nearest(name, SCORERS)}'
+                msg = f'unknown score "{name}". {nearest(name, SCORERS)}'
                 raise ValueError(msg)
         return value
 
@@ -245,7 +245,7 @@ def _usage_error(shown: str, error: ValidationError) -> UsageError:
     for each in error.errors(include_url=False)[:3]:
         field = ".".join(map(str, each["loc"]))
         if each["type"] == "extra_forbidden":
-            problems.append(f"there is no field {field}")
+            problems.append(f"unknown field {field}")
             hint = nearest(str(each["loc"][-1]), GateFile.model_fields)
         elif each["type"] == "missing":
             problems.append(f"the field {field} is missing")

@@ -67,15 +67,15 @@ def test_scores_have_drops(tmp_path, scores, drops):
 @pytest.mark.parametrize(
     ("text", "named"),
     [
-        (SMALL + "repeat: 3\n", "there is no field repeat"),
+        (SMALL + "repeat: 3\n", "unknown field repeat"),
         (SMALL.replace("models: echo/echo\n", ""), "the field models is missing"),
         (
             SMALL.replace("exact", "{exact: {drop: 0}}"),
             "scores.exact.drop: input should be greater",
         ),
         (SMALL.replace("exact", "{exact: {drop: .nan}}"), "scores.exact.drop"),
-        (SMALL.replace("exact", "exat"), 'there is no score "exat". Did you mean exact?'),
-        (SMALL.replace("exact", "judge"), 'there is no score "judge"'),
+        (SMALL.replace("exact", "exat"), 'unknown score "exat". Did you mean exact?'),
+        (SMALL.replace("exact", "judge"), 'unknown score "judge"'),
         (SMALL + "prompt_file: p.md\n", "give either prompt or prompt_file"),
         (SMALL + "repeats: 0\n", "repeats: input should be greater than or equal to 1"),
         (SMALL + "models: {a: [1]}\n", "models.a: input should be a valid string"),

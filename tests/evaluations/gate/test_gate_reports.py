@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 import subprocess
 import sys
+import tomllib
 import xml.etree.ElementTree as ET
-from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
 from junitparser import Error, Failure, JUnitXml
 
+import llm_magics
 from llm_magics.__main__ import main
 from llm_magics.errors import GateError
 from llm_magics.evaluations.gate.reports import format_junit, format_markdown, format_text
@@ -188,29 +190,38 @@ def test_process_has_the_exit_code(tmp_path):
     assert JUnitXml.fromfile("gate.xml").failures == 1
 
 
-def test_magic_fails_unless_all_pass(ip, tmp_path, capsys):
+def test_magic_fails_unless_all_pass(shell, tmp_path, capsys):
     """%llm gate prints the results; the cell fails if a check did not pass."""
     path = write_gate(tmp_path, items=20, drop=0.5)
     write_baseline(path)
     write_recording(path)
-    ip.run_line_magic("llm", f"gate {path}")
+    shell.run_line_magic("llm", f"gate {path}")
     assert "gate passed: 1 check" in capsys.readouterr().out
     write_recording(path, wrong=lambda row, _: row < 15)
     with pytest.raises(GateError, match="did not pass: failed"):
-        ip.run_line_magic("llm", f"gate {path}")
-
-
-PLUGIN = (
-    [] if entry_points(group="pytest11", name="llm_gate") else ["-p", "llm_magics.pytest_plugin"]
-)
+        shell.run_line_magic("llm", f"gate {path}")
 
 
 def run_pytest(folder, *words):
-    """Return the finished process of pytest in ``folder``."""
-    command = [sys.executable, "-m", "pytest", *PLUGIN, "-q", "-p", "no:cacheprovider", *words]
+    """Return the finished process of pytest in ``folder``, with this plugin alone."""
+    command = [sys.executable, "-m", "pytest", "-p", "llm_magics.pytest_plugin", "-q", *words]
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, encoding="utf-8", check=False
+        [*command, "-p", "no:cacheprovider"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=False,
     )
+
+
+def test_plugin_is_an_entry_point():
+    """The package registers the plugin with pytest."""
+    root = Path(llm_magics.__file__).parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["project"]
+    assert project["entry-points"]["pytest11"] == {"llm_gate": "llm_magics.pytest_plugin"}
 
 
 def test_checks_are_tests(tmp_path):
@@ -237,7 +248,5 @@ def test_plugin_imports_nothing_without_its_flag(tmp_path):
         "    assert not {'pandas', 'pydantic', 'httpx', 'yaml'} & set(sys.modules)\n",
         encoding="utf-8",
     )
-    done = run_pytest(
-        tmp_path, "-p", "no:hypothesispytest", "-p", "no:langsmith_plugin", "-p", "no:anyio"
-    )
+    done = run_pytest(tmp_path)
     assert "1 passed" in done.stdout, done.stdout
