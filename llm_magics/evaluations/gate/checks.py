@@ -31,7 +31,7 @@ from llm_magics.evaluations.gate.statistics import (
 Matrix = NDArray[np.float64]
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, kw_only=True)
 class Check:
     """
     A gate file, a model and a score.
@@ -174,7 +174,14 @@ def build_checks(
         unmatched[label] = [item for item in requests if item not in stored]
         waves = wave_ends(len(stored), count_looks(len(stored)))
         checks += [
-            Check(built.gate, label, score, stored, requests, waves)
+            Check(
+                gate=built.gate,
+                label=label,
+                score=score,
+                stored=stored,
+                requests=requests,
+                ends=waves,
+            )
             for score in built.gate.rules.scores
         ]
     for each in checks:

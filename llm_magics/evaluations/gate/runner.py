@@ -70,7 +70,7 @@ class Options:
         return Recorded(AnswerFile.load(path) if path.is_file() else AnswerFile())
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GateRun:
     """
     A gate file during a run.
@@ -169,7 +169,13 @@ def conclude_all_at_once(
 ) -> RunResult | None:
     """Compare all answers in ``new`` with a baseline; ``None`` if they have no item in common."""
     checks, unmatched = build_checks(built, baseline)
-    run = GateRun(built, checks, Recorded(new), unmatched, baseline.about)
+    run = GateRun(
+        built=built,
+        checks=checks,
+        source=Recorded(new),
+        unmatched=unmatched,
+        about=baseline.about,
+    )
     if not any(each.items for each in checks):
         return None
     _ask_all([run])
@@ -192,7 +198,13 @@ def _prepare(gate: Gate, options: Options) -> GateRun:
     baseline = AnswerFile.load(gate.baseline)
     built = build_requests(gate)
     checks, unmatched = build_checks(built, baseline)
-    return GateRun(built, checks, options.source(gate), unmatched, baseline.about)
+    return GateRun(
+        built=built,
+        checks=checks,
+        source=options.source(gate),
+        unmatched=unmatched,
+        about=baseline.about,
+    )
 
 
 def _ask_all(runs: Sequence[GateRun]) -> None:
@@ -227,7 +239,7 @@ def _conclude(runs: Sequence[GateRun]) -> list[CheckResult]:
     ]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Scores:
     """The mean scores of the items of a check that were compared."""
 
@@ -259,7 +271,7 @@ class _Scores:
 
 def _result(run: GateRun, check: Check, is_rejected: bool, p: float, alpha: float) -> CheckResult:
     waves = min(run.waves, len(check.ends))
-    scores = _Scores(check, waves)
+    scores = _Scores(check=check, waves=waves)
     plan = check.plan(alpha)
     drop = check.gate.rules.scores[check.score].drop
     items = len(scores.new)

@@ -74,7 +74,7 @@ class Recorded:
         return found
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Live:
     """
     Answers of models.
@@ -103,7 +103,7 @@ class Live:
         """
         texts = {each.item: list(self._known_texts(each)[:repeats]) for each in requests}
         missing = [each for each in requests for _ in range(repeats - len(texts[each.item]))]
-        run = _AskRun(missing, texts, concurrency, self.failures)
+        run = _AskRun(missing, texts, concurrency=concurrency, failures=self.failures)
         try:
             if missing:
                 run_sync(Operation(run, lambda: None, run.stopped))
@@ -130,6 +130,7 @@ class _AskRun:
         self,
         requests: Sequence[Request],
         texts: dict[str, list[str | None]],
+        *,
         concurrency: int,
         failures: dict[str, int],
     ) -> None:
