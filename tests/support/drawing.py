@@ -6,7 +6,7 @@ from html import escape
 
 # Rows from top to bottom: boxes with the packages and modules they stand for, and what these do.
 ROWS: list[list[tuple[str, str]]] = [
-    [("notebook", "magics, subcommands of %llm, display of answers, picker")],
+    [("notebook", "magics, subcommands of %llm, display, picker"), ("pytest_plugin", "gates as tests")],
     [("evaluations", "lm.evaluate, agreement with people, gate for CI")],
     [("benchmarking", "lm.compare, lm.bench, scores"), ("dataframes", "df.llm, search, plots, Dask")],
     [("api", "lm.ask, lm.stream, lm.models, lm.runs")],
