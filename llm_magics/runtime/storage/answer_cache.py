@@ -15,8 +15,8 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -24,6 +24,13 @@ from typing import TypeVar
 
 from llm_magics._util.text import reason_of
 from llm_magics.host import warn
+from llm_magics.runtime.storage.sqlite_files import (
+    close_in,
+    file_id,
+    is_damaged,
+    set_aside,
+    transaction,
+)
 
 _T = TypeVar("_T")
 
@@ -66,9 +73,6 @@ _VERSION = 2
 
 # The number of values of version 0 that are converted in one transaction.
 _STEP = 500
-
-# Errors of a damaged or foreign file. All others are temporary: locked, full, read-only.
-_DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +125,7 @@ class Cache:
         rows = [(key, now, len(value) + _ROW_BYTES, _seal(key, value)) for key, value in values]
 
         def put(connection: sqlite3.Connection) -> bool:
-            with _transaction(connection):
+            with transaction(connection):
                 # Not REPLACE, which would delete a row without running its trigger.
                 connection.executemany("DELETE FROM kept WHERE key = ?", [row[:1] for row in rows])
                 connection.executemany("INSERT INTO kept VALUES (?, ?, ?, ?)", rows)
@@ -135,7 +139,7 @@ class Cache:
         size = self.size()
 
         def clear(connection: sqlite3.Connection) -> None:
-            with _transaction(connection):
+            with transaction(connection):
                 connection.execute("DELETE FROM kept")
             connection.execute("VACUUM")
 
@@ -179,7 +183,7 @@ class Cache:
         """Record the time of use, without waiting for another kernel's write."""
         connection.execute("PRAGMA busy_timeout = 0")
         try:
-            with _transaction(connection):
+            with transaction(connection):
                 connection.executemany(
                     "UPDATE kept SET used = ? WHERE key = ?", [(now, key) for key in keys]
                 )
@@ -213,7 +217,7 @@ class Cache:
     ) -> dict[bytes, bytes]:
         """Delete damaged values, and return those that are intact after repairing the index."""
         found: dict[bytes, bytes] = {}
-        with _transaction(connection):
+        with transaction(connection):
             connection.execute("REINDEX kept")
             for key in keys:
                 row = connection.execute("SELECT value FROM kept WHERE key = ?", (key,)).fetchone()
@@ -244,9 +248,9 @@ class Cache:
                 return work(connection)
             except sqlite3.DatabaseError as error:
                 self.problem = reason_of(error)
-                is_mine = self._file == _file_id(self.path)
+                is_mine = self._file == file_id(self.path)
                 self._close_connection()
-                if not _is_damaged(error):
+                if not is_damaged(error):
                     self._disable(error)
                 elif is_mine:  # otherwise another kernel has already replaced it
                     self._set_aside(error)
@@ -265,8 +269,8 @@ class Cache:
             )
             self._connection, self._process = connection, os.getpid()
             # Closed when the cache is garbage collected, at the latest when Python exits.
-            self._close = weakref.finalize(self, _close_in, self._process, connection)
-            self._file = _file_id(self.path)
+            self._close = weakref.finalize(self, close_in, self._process, connection)
+            self._file = file_id(self.path)
             _refuse_foreign(connection)
             self.path.chmod(0o600)  # prompts are private
             connection.execute("PRAGMA journal_mode = WAL")
@@ -282,15 +286,9 @@ class Cache:
         self._connection = self._close = None
 
     def _set_aside(self, error: Exception) -> None:
-        aside = self.path.with_name(f"{self.path.name}.damaged-{int(self._clock())}")
-        try:
-            os.replace(self.path, aside)
-        except OSError:  # another kernel has already renamed it
+        aside = set_aside(self.path, self._clock())
+        if aside is None:
             return
-        for ending in ("-wal", "-shm"):  # they belong to this file, and would damage the new one
-            beside = self.path.with_name(f"{self.path.name}{ending}")
-            with suppress(OSError):
-                os.replace(beside, aside.with_name(f"{aside.name}{ending}"))
         saved = self._restore_from(aside)
         warn(
             f"The cache {self.path} is damaged ({reason_of(error)}). It was renamed to {aside.name}, "
@@ -313,7 +311,7 @@ class Cache:
             return 0
         try:
             connection = self._opened(_BUSY_S)
-            with _transaction(connection):
+            with transaction(connection):
                 connection.executemany("INSERT OR IGNORE INTO kept VALUES (?, ?, ?, ?)", saved)
         except (sqlite3.Error, OSError):
             self._close_connection()
@@ -326,31 +324,6 @@ class Cache:
         if not self._is_off:  # warn only once
             self._is_off = True
             warn(f"Could not use the cache {self.path}: {reason_of(error)}.")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Open a transaction that immediately locks the database for writing; roll back on an error."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-    except BaseException:
-        connection.execute("ROLLBACK")
-        raise
-    connection.execute("COMMIT")
-
-
-def _file_id(path: Path) -> tuple[int, int] | None:
-    """Return what identifies a file even if another one replaces it under the same name."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
-
-
-def _is_damaged(error: sqlite3.DatabaseError) -> bool:
-    return any(words in str(error) for words in _DAMAGED)
 
 
 def _checksum(key: bytes, value: bytes) -> bytes:
@@ -399,7 +372,7 @@ def _migrate(connection: sqlite3.Connection) -> None:
         return
     last = -1
     while True:
-        with _transaction(connection):
+        with transaction(connection):
             rows = connection.execute(
                 "SELECT rowid, key, value FROM kept WHERE rowid > ? ORDER BY rowid LIMIT ?",
                 (last, _STEP),
@@ -418,9 +391,3 @@ def _migrate(connection: sqlite3.Connection) -> None:
             ]
             connection.executemany("UPDATE kept SET value = ?, size = ? WHERE rowid = ?", old)
             last = rows[-1][0]
-
-
-def _close_in(process: int, connection: sqlite3.Connection) -> None:
-    """Close ``connection`` in the process that opened it, but not in a fork of it."""
-    if process == os.getpid():
-        connection.close()

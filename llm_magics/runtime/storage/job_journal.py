@@ -21,6 +21,7 @@ from typing import Any, Literal
 
 from llm_magics._util.text import reason_of
 from llm_magics.errors import JobError
+from llm_magics.runtime.storage.sqlite_files import close_in, transaction
 
 # prepared: its requests are claimed, and nothing was sent that costs money.
 # creating: the request to create it is about to be sent, or was sent and its answer is not known.
@@ -385,13 +386,8 @@ class Journal:
         with self._lock:
             try:
                 connection = self._opened()
-                connection.execute("BEGIN IMMEDIATE")
-                try:
+                with transaction(connection):
                     yield connection
-                except BaseException:
-                    connection.execute("ROLLBACK")
-                    raise
-                connection.execute("COMMIT")
             except (sqlite3.Error, OSError) as error:
                 self._fail(error)
 
@@ -402,7 +398,7 @@ class Journal:
                 self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
             self._connection, self._process = connection, os.getpid()
-            self._close = weakref.finalize(self, _close_in, self._process, connection)
+            self._close = weakref.finalize(self, close_in, self._process, connection)
             self.path.chmod(0o600)
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
@@ -424,9 +420,3 @@ def _delete_old(connection: sqlite3.Connection, now: float) -> None:
         limit,
     )
     connection.execute(f"DELETE FROM jobs WHERE {old}", limit)  # noqa: S608
-
-
-def _close_in(process: int, connection: sqlite3.Connection) -> None:
-    """Close ``connection`` in the process that opened it, but not in a fork of it."""
-    if process == os.getpid():
-        connection.close()
