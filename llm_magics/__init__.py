@@ -5,6 +5,7 @@ Language models in Jupyter notebooks.
 
     import llm_magics as lm
     lm.ask("…"), lm.stream("…"), lm.embed([…]), lm.runs(), lm.models(), lm.jobs(), lm.config
+    lm.history(), lm.response(id), lm.rerun(id)
     lm.prompt(df, "…"), lm.extract, lm.classify, lm.nearest, lm.dedupe, lm.plot
     lm.filter, lm.share, lm.join, lm.topk, lm.aggregate
     lm.evaluate(task, lm.EvaluationSet("…"), models=[…], score="exact"), lm.list_evaluations()
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from llm_magics.evaluations.results import EvaluationResults
     from llm_magics.evaluations.stored import list_evaluations, load_evaluation
     from llm_magics.parameters import ModelParameters
+    from llm_magics.past_runs import history, rerun, response
     from llm_magics.runtime.jobs.table import ajobs, jobs
     from llm_magics.runtime.response import Response
     from llm_magics.settings.config import config
@@ -81,6 +83,7 @@ __all__ = [
     "evaluate",
     "extract",
     "filter",
+    "history",
     "index",
     "jobs",
     "join",
@@ -93,6 +96,8 @@ __all__ = [
     "nearest",
     "plot",
     "prompt",
+    "rerun",
+    "response",
     "runs",
     "scorers",
     "share",
@@ -131,6 +136,7 @@ _HOMES = {
     "evaluate": "evaluations.evaluate",
     "extract": "dataframes.prompting",
     "filter": "dataframes.operators.filter",
+    "history": "past_runs",
     "index": "dataframes.search",
     "jobs": "runtime.jobs.table",
     "join": "dataframes.operators.join",
@@ -142,6 +148,8 @@ _HOMES = {
     "nearest": "dataframes.search",
     "plot": "dataframes.plot",
     "prompt": "dataframes.prompting",
+    "rerun": "past_runs",
+    "response": "past_runs",
     "runs": "api",
     "scorers": "benchmarking.scorers",
     "share": "dataframes.operators.share",

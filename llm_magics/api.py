@@ -190,9 +190,7 @@ def ask(  # noqa: PLR0913 (the options of a prompt)
         thread=thread,
         is_fresh=fresh,
     )
-    if mcp:
-        return _run_steps(request, mcp)
-    return run_sync(_ask_operation(request))
+    return _run_steps(request, mcp) if mcp else ask_prompt(request)
 
 
 async def aask(  # noqa: PLR0913 (as for ask)
@@ -290,6 +288,11 @@ async def _arun_steps(request: Prompt, servers: Sequence[str]) -> Response:
     except StopIteration as end:
         answer: Response = end.value
         return answer
+
+
+def ask_prompt(request: Prompt) -> Response:
+    """Send a prompt, and return the answer."""
+    return run_sync(_ask_operation(request))
 
 
 def _ask_operation(request: Prompt) -> Operation[Response]:

@@ -140,6 +140,10 @@ class JobError(LLMError):
     """A batch job cannot go on, or it is uncertain whether the service has it."""
 
 
+class HistoryError(LLMError):
+    """The history of calls cannot be read, or has no such run."""
+
+
 class ToolServerError(LLMError):
     """An MCP server could not be started, did not respond in time, ended or broke the protocol."""
 

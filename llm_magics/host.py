@@ -163,6 +163,11 @@ class Host(ABC):
         self.current_cell = cell
         self._streams.clear()
 
+    def end_cell(self, *, is_interrupted: bool) -> None:
+        """Note that the current cell has ended."""
+        if is_interrupted:
+            self.close_streams()
+
     def close_streams(self) -> None:
         """Stop the models whose streams the interrupted cell has not read to the end."""
         while self._streams:
@@ -184,6 +189,16 @@ class Host(ABC):
         """Report on a finished operation; here, only a ``problem``, as a warning at the user's line."""
         if problem:
             warn(problem)
+
+    def note(self, text: str) -> None:
+        """Inform the user of something that is worth one line, such as where data is stored."""
+        if sys.stderr and sys.stderr.isatty():
+            sys.stderr.write(f"{escape_controls(text)}\n")
+
+    def notebook(self) -> str:
+        """Return the path of the notebook or script that runs; empty if unknown."""
+        path = getattr(sys.modules.get("__main__"), "__file__", None)
+        return str(path) if path else ""
 
     def shows_full_tracebacks(self) -> bool:
         """Whether errors are displayed with their full traceback instead of two to four lines."""

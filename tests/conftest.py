@@ -136,6 +136,7 @@ def own_settings(
         monkeypatch.setenv("LLM_MAGICS_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("LLM_MAGICS_VECTORS", str(tmp_path / "vectors"))
     monkeypatch.setenv("LLM_MAGICS_EVALUATIONS", str(tmp_path / "evaluations"))
+    monkeypatch.setenv("LLM_MAGICS_HISTORY", "off")  # tests of the history turn it on
     monkeypatch.chdir(tmp_path)
     config.reset()
     config.reload()

@@ -101,6 +101,7 @@ ORDER = [
     ],
     ["dataframes.arrow"],
     ["dataframes"],
+    ["past_runs"],
     ["api"],
     ["mcp"],
     ["runtime.confirm"],

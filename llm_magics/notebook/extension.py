@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from types import CodeType
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from llm_magics._util.text import wrap_parts
 from llm_magics.errors import LLMError
 from llm_magics.host import Host, ProgressDisplay, TerminalHost, install_host
 from llm_magics.notebook import completion, frontend, magics
+from llm_magics.notebook.display.footer import show_transient
 from llm_magics.notebook.display.output import create_progress_view, print_safe
 from llm_magics.notebook.magics import LLMMagics, keep_empty_cell
 from llm_magics.settings.config import config
@@ -31,6 +33,7 @@ class NotebookHost(Host):
     def __init__(self, shell: InteractiveShell) -> None:
         super().__init__()
         self._shell = shell
+        self._notes: list[str] = []
 
     def create_progress_display(self) -> ProgressDisplay:
         """Return a progress bar in the cell's output, a terminal line, or nothing if unattended."""
@@ -39,6 +42,23 @@ class NotebookHost(Host):
     def report(self, summary: str, problem: str = "") -> None:
         """Print the summary of an operation, with or without a problem; a long one in several lines."""
         print_safe(wrap_parts(summary, _LINE_WIDTH))
+
+    def note(self, text: str) -> None:
+        """Print a line after the cell, in an interactive session; the notebook does not save it."""
+        self._notes.append(text)
+
+    def end_cell(self, *, is_interrupted: bool) -> None:
+        """Display the notes of the cell that has ended, and stop what an interrupt has left."""
+        super().end_cell(is_interrupted=is_interrupted)
+        notes, self._notes = self._notes, []
+        if notes and frontend.is_watched(self._shell):
+            for text in notes:
+                show_transient(self._shell.display_pub.publish, text, "hint")
+
+    def notebook(self) -> str:
+        """Return the path of the notebook, if the frontend has set it."""
+        path = self._shell.user_ns.get("__vsc_ipynb_file__") or os.environ.get("JPY_SESSION_NAME")
+        return str(path or "")
 
     def ask(self, question: str) -> str | None:
         """Return the text that the user types below the cell; ``None`` if it runs unattended."""

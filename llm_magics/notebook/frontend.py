@@ -193,8 +193,7 @@ class _CellTracker:
         An interrupt may arrive in the user's own code between two chunks of a stream, which would
         go on in the background.
         """
-        if isinstance(result.error_in_exec, KeyboardInterrupt):
-            self._host.close_streams()
+        self._host.end_cell(is_interrupted=isinstance(result.error_in_exec, KeyboardInterrupt))
 
     def _warn_of_saved_keys(self, text: str) -> None:
         """Warn, once per variable, of ``%env NAME=value``: the notebook file contains the key."""
@@ -281,6 +280,11 @@ def is_interactive(shell: InteractiveShell) -> bool:
     if isinstance(shell.display_pub, CapturingDisplayPublisher):
         return False
     return bool(getattr(shell.kernel, "_allow_stdin", True))
+
+
+def is_watched(shell: InteractiveShell) -> bool:
+    """Whether a user watches the notebook, or uses a terminal."""
+    return is_interactive(shell) if hasattr(shell, "kernel") else bool(sys.stdout.isatty())
 
 
 def ask_user(shell: InteractiveShell, question: str) -> str | None:

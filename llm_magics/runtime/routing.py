@@ -20,6 +20,7 @@ from llm_magics.host import current_host
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.providers.model_catalog import find_providers
 from llm_magics.runtime import pricing
+from llm_magics.runtime.history.entries import Details
 from llm_magics.runtime.response import INTERRUPTED, Response
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage import run_log
@@ -263,7 +264,7 @@ def log_call(
 
     ``details`` returns what a trace has in addition to the log.
     """
-    started, first = datetime.now(UTC), route()
+    started, cell, first = datetime.now(UTC), current_host().current_cell, route()
     span = start_call(kind, first.provider if first else None, first.model if first else "")
     ending: dict[str, str] = {}
     failure: BaseException | None = None
@@ -281,7 +282,7 @@ def log_call(
         if span is not None:
             provider, model = (taken.provider, taken.model) if taken else (None, "")
             span.end(provider, model, answer, details, failure)
-        session.runs.add(
+        session.log(
             run_log.Run(
                 time=started,
                 provider=taken.provider.name if taken else "",
@@ -302,6 +303,8 @@ def log_call(
                 fallback_from=", ".join(answer.fallback_from) or None,
                 finish_reason=ending.get("finish_reason", answer.finish_reason),
                 error=ending.get("error"),
-                cell=current_host().current_cell.number,
-            )
+                cell=cell.number,
+            ),
+            answer,
+            Details.of(details(), cell.key),
         )

@@ -9,20 +9,27 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from platformdirs import user_data_path
+
 from llm_magics._async.bridge import bridge
 from llm_magics.errors import ConfigurationError
 from llm_magics.providers.base import BaseModelProvider
+from llm_magics.runtime.history.entries import Details
+from llm_magics.runtime.history.retention import Limits
+from llm_magics.runtime.history.writer import History
 from llm_magics.runtime.model_list_cache import ModelListCache
 from llm_magics.runtime.policies.budget import Budget
 from llm_magics.runtime.policies.rate_limit import RateLimiter
 from llm_magics.runtime.policies.retry import CircuitBreakers
 from llm_magics.runtime.prompts.prompt import Conversations
 from llm_magics.runtime.provider_pool import ProviderPool
+from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.answer_cache import Cache
 from llm_magics.runtime.storage.job_journal import Journal
 from llm_magics.runtime.storage.recordings import Recording
-from llm_magics.runtime.storage.run_log import RunLog
+from llm_magics.runtime.storage.run_log import Run, RunLog
 from llm_magics.settings.config import Config, cache_folder, config
+from llm_magics.settings.credentials import is_trusted
 from llm_magics.settings.files import is_project_file
 
 if TYPE_CHECKING:
@@ -42,6 +49,7 @@ class Session:
         self.listings = ModelListCache(self.provider)
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
+        self._history: tuple[Any, History | None] = (None, None)
         self._journal: Journal | None = None
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
         self._recording: tuple[Any, Recording | None] = ((None, None, False), None)
@@ -91,6 +99,52 @@ class Session:
         assert self._cache[1] is not None
         return self._cache[1]
 
+    def log(self, run: Run, response: Response, details: Details) -> None:
+        """Add a call to the log of this session, and to the history."""
+        self.runs.add(run)
+        history = self.history
+        if history is not None:
+            history.add(run, response, details)
+
+    @property
+    def history(self) -> History | None:
+        """The history of all sessions; ``None`` if the settings turn it off."""
+        config = self.config
+        path = self.history_path
+        if path is None:
+            return None
+        key = (path, config.history_contents, config.history_mb, config.history_days)
+        if self._history[0] != key:
+            if self._history[1] is not None:
+                self._history[1].close()
+            limits = Limits(
+                max_bytes=self._own_setting("history_mb") * 1_000_000,
+                max_days=self._own_setting("history_days"),
+            )
+            history = History(path, limits, with_contents=config.history_contents)
+            self._history = (key, history)
+        return self._history[1]
+
+    @property
+    def history_path(self) -> Path | None:
+        """The file of the history; ``None`` if the settings turn it off."""
+        setting: str = self.config.history
+        if setting == "off":
+            return None
+        if setting == "on":
+            return user_data_path("llm_magics", appauthor=False) / "history.sqlite"
+        self._check_own_folder("history", Path(setting))
+        return Path(setting).expanduser().absolute()
+
+    def _own_setting(self, key: str) -> Any:
+        """Return a setting; the default in place of a value of a project that is not trusted."""
+        # Otherwise opening a project could delete the user's history.
+        if is_project_file(self.config.source(key)) and not is_trusted(self.config):
+            from llm_magics.settings.schema import Settings
+
+            return Settings.model_fields[key].default
+        return self.config.get(key)
+
     @property
     def journal(self) -> Journal:
         """The journal of batch jobs, next to the cache of answers."""
@@ -125,7 +179,8 @@ class Session:
         config = self.config
         paths = (_absolute_path(config.record), _absolute_path(config.replay))
         if (*paths, config.replay_strict) != self._recording[0]:
-            self._check_recording_path(config.record if paths[0] else None)
+            if config.record is not None and paths[0]:
+                self._check_own_folder("record", config.record)
             path = config.record if paths[0] else config.replay if paths[1] else None
             recording = path and Recording(
                 path=path,
@@ -138,15 +193,15 @@ class Session:
             self._recording = ((*paths, config.replay_strict), recording or None)
         return self._recording[1]
 
-    def _check_recording_path(self, record: Path | None) -> None:
-        """Raise `ConfigurationError` if a project's file records answers outside its own folder."""
-        source = self.config.source("record")
-        if record is None or not is_project_file(source):
+    def _check_own_folder(self, key: str, path: Path) -> None:
+        """Raise `ConfigurationError` if a project's file stores calls outside its own folder."""
+        source = self.config.source(key)
+        if not is_project_file(source):
             return
         folder = Path(source.removeprefix("file ")).parent.resolve()
-        if not (folder / record.expanduser()).resolve().is_relative_to(folder):
-            msg = f"{source} sets record to {record}, outside its own folder."
-            raise ConfigurationError(msg, hint=f"To allow it, run: %llm record {record}")
+        if not (folder / path.expanduser()).resolve().is_relative_to(folder):
+            msg = f"{source} sets {key} to {path}, outside its own folder."
+            raise ConfigurationError(msg, hint=f"To allow it, run: %llm config {key} {path}")
 
     def turn(self, route: str) -> int:
         """Return the number of the next round of ``route``, from 0."""
@@ -178,6 +233,8 @@ class Session:
         await self.listings.close()
         if self._cache[1] is not None:
             self._cache[1].close()
+        if self._history[1] is not None:
+            await asyncio.to_thread(self._history[1].close)
         if self._journal is not None:
             self._journal.close()
         if self._recording[1] is not None:

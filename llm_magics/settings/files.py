@@ -33,6 +33,12 @@ def find_settings_files(start: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
             yield found
 
 
+def user_settings_file() -> Path:
+    """Return the path of the user's settings file, whether or not it exists."""
+    user = user_config_path("llm_magics", appauthor=False)
+    return next((path for path, _ in _find_in([user])), user / _NAMES[0])
+
+
 def is_project_file(source: str) -> bool:
     """Return whether a setting's ``source`` is a project's file rather than the user's."""
     user = user_config_path("llm_magics", appauthor=False)

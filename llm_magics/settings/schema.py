@@ -18,6 +18,13 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
+def _as_switch(value: Any) -> Any:
+    """Convert a path, and the values that YAML reads in ``on`` and ``off``, to text."""
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return str(value) if isinstance(value, Path) else value
+
+
 class _Alias(BaseModel):
     """
     A model under a short name; other keys, such as ``temperature``, are parameters.
@@ -242,6 +249,17 @@ class Settings(BaseModel):
     evaluations: Path | None = Field(
         None,
         description="Folder for results of lm.evaluate; off: do not store them; default: the user's data.",
+    )
+    history: Annotated[str, BeforeValidator(_as_switch)] = Field(
+        "on",
+        description="Store all calls in a file for lm.history(): on, off, or the path of the file.",
+    )
+    history_contents: bool = Field(
+        True, description="Store prompts and answers in the history, not only the figures."
+    )
+    history_mb: int = Field(2_000, ge=1, description="Maximum size of the history, in MB.")
+    history_days: int = Field(
+        730, ge=1, description="Maximum age of runs in the history, in days."
     )
     record: Path | None = Field(None, description="Record answers in this file.")
     replay: Path | None = Field(None, description="Replay answers from this file; off: live.")

@@ -23,6 +23,12 @@ def cells_of(page: Path) -> list[str]:
     return [code for mark, code in CELL.findall(page.read_text("utf-8")) if not mark]
 
 
+@pytest.fixture(autouse=True)
+def own_history(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel has a history of its own."""
+    monkeypatch.setenv("LLM_MAGICS_HISTORY", str(tmp_path / "history.sqlite"))
+
+
 @pytest.mark.weights
 @pytest.mark.parametrize(
     "page", sorted(page for page in PAGES if cells_of(page)), ids=lambda page: page.stem

@@ -30,6 +30,21 @@ RUNS = {
     "reasoning_usd": "The part of `cost_usd` that is for thinking; missing if unknown.",
     "cell": "The number of the cell run that made the call.",
 }
+HISTORY = {
+    "id": "The identifier of the call, for `lm.response` and `lm.rerun`.",
+    **{name: meaning for name, meaning in RUNS.items() if name not in ("model", "cell")},
+    "model": "The model, as `provider/name`.",
+    "notebook": "The notebook or script that made the call, if the frontend tells its path.",
+    "cell": RUNS["cell"],
+    "cell_id": "The identifier of the cell, in all of its runs.",
+    "session": "The identifier of the kernel or process.",
+    "request_id": "The identifier that the service has given to the answer.",
+    "template": "The prompt file.",
+    "template_digest": "The digest of the prompt file, which changes with its content.",
+    "parameters": "The parameters of the request, as JSON.",
+    "prompt": "The text of the last message.",
+    "answer": "The text of the answer.",
+}
 JOBS = {
     "id": "The job's identifier, for `%llm jobs cancel ID` and `forget ID`.",
     "service": "The provider.",
@@ -167,6 +182,12 @@ SECTIONS: list[tuple[str, str, list[str], dict[str, str]]] = [
         "`lm.runs()` and `%llm runs` have one row per call of this session.",
         ["lm.runs"],
         RUNS,
+    ),
+    (
+        "History",
+        "`lm.history()` and `%llm history` have one row per call of all sessions.",
+        ["lm.history"],
+        HISTORY,
     ),
     ("Jobs", "`lm.jobs()` and `%llm jobs` have one row per batch job.", ["lm.jobs"], JOBS),
     ("Models", "`lm.models()` and `%llm models` have one row per model.", ["lm.models"], MODELS),

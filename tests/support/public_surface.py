@@ -207,6 +207,7 @@ def columns(folder: Path) -> dict[str, Any]:
     """The columns of every table that a user gets, made with the provider ``echo``."""
     lm.config.model = lm.config.embedding_model = "echo/echo"
     lm.config.vectors = folder / "vectors"
+    lm.config.history = folder / "history.sqlite"
     frame = pd.DataFrame({"text": ["a blue whale", "a red fox", "a red dog"]})
     embedded = frame.copy().llm.embed("text")
     schema, fits = "animal, legs int", '{"animal": "{{ text }}", "legs": 4}'
@@ -233,6 +234,7 @@ def columns(folder: Path) -> dict[str, Any]:
         "lm.compare": scored,
         "lm.compare.summary": scored.summary(),
         "lm.runs": lm.runs(),
+        "lm.history": lm.history(),
     }
     found = {name: described(table) for name, table in tables.items()}
     InteractiveShell.clear_instance()
@@ -247,6 +249,8 @@ def columns(folder: Path) -> dict[str, Any]:
                 "health",
                 "runs",
                 "cost",
+                "cost week",
+                "cost by model",
                 "threads",
                 "config",
                 "models echo",

@@ -1,4 +1,4 @@
-"""Commands about past calls: runs, audit, cost, budget, record, replay and cache."""
+"""Commands about past calls: runs, history, audit, cost, budget, record, replay and cache."""
 
 from __future__ import annotations
 
@@ -24,6 +24,64 @@ def runs(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     return logged()
 
 
+@command("history [QUERY|forget QUERY|export FILE]")
+def history(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame | None:
+    """
+    Show the calls of all sessions, newest first: all, or those that match.
+
+    QUERY is words in the prompt or the answer, "WHERE cost_usd > 1", a SELECT from the table runs, or
+    the id of a run. forget deletes what QUERY selects, or all; export writes a Parquet file.
+    """
+    first, _, others = rest.partition(" ")
+    if first == "forget":
+        _forget(others.strip())
+        return None
+    if first == "export":
+        _export(one_word("history export", others, "a file", "history.parquet"))
+        return None
+    return _find_runs(rest)
+
+
+def _find_runs(query: str, limit: int | None = 1_000) -> DataFrame:
+    from llm_magics.past_runs import history as found
+    from llm_magics.runtime.history.entries import is_id
+
+    word = query.partition(" ")[0].upper()
+    if word in ("SELECT", "WITH"):
+        return found(sql=query)
+    if word in ("", "WHERE", "ORDER"):
+        return found(query, limit=limit)
+    if is_id(query):
+        return found(f"WHERE id = '{query}'")
+    return found(search=query, limit=limit)
+
+
+def _forget(query: str) -> None:
+    from llm_magics.past_runs import forget
+
+    if not query:
+        msg = "%llm history forget needs what to delete."
+        hint = (
+            "Use: %llm history forget WHERE notebook = 'draft.ipynb', forget WORD, or forget all"
+        )
+        raise UsageError(msg, hint=hint)
+    selected = None if query == "all" else _find_runs(query, limit=None)
+    if selected is not None and "id" not in selected:
+        msg = "The query selects no ids of runs."
+        raise UsageError(msg, hint="Use: %llm history forget SELECT id FROM runs WHERE …")
+    count = forget(None if selected is None else selected["id"].tolist())
+    print_safe(f"Deleted {pluralize(count, 'call')} from the history.")
+
+
+def _export(file: str) -> None:
+    from pathlib import Path
+
+    from llm_magics.past_runs import export
+
+    count = export(Path(file))
+    print_safe(f"Wrote {pluralize(count, 'call')} to {file}.")
+
+
 @command("audit NOTEBOOK")
 def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """List the origin of the answers in a notebook file, as a DataFrame."""
@@ -34,24 +92,34 @@ def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     return audited(Path(one_word("audit", rest, "a notebook", "notebook.ipynb")))
 
 
-@command("cost [cells]")
+@command("cost [cells|week|month|by model]")
 def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
     Show the calls, tokens and cost of this session, by model or by cell.
 
+    week and month show those of all sessions by day and model, and "by model" all of the history.
     Calls without a known price are counted in ``unpriced`` and not in the cost. The tokens and the
     cost of thinking are part of the output and of the cost; they are missing if the service does
     not report them.
     """
+    if rest in ("week", "month", "by model"):
+        from llm_magics.past_runs import history_file
+        from llm_magics.runtime.history.queries import cost as past_cost
+
+        return past_cost(history_file(), rest)
+    if rest not in ("", "cells"):
+        msg = f"%llm cost takes cells, week, month, by model or no argument (got {rest!r})."
+        raise UsageError(msg, hint="Use %llm cost cells for the cost of each cell.")
+    return _session_cost(by_cell=rest == "cells")
+
+
+def _session_cost(*, by_cell: bool) -> DataFrame:
     from llm_magics._util.tables import SafeFrame, display_when_empty
     from llm_magics.api import runs as logged
 
-    if rest not in ("", "cells"):
-        msg = f"%llm cost takes 'cells' or no argument (got {rest!r})."
-        raise UsageError(msg, hint="Use %llm cost cells for the cost of each cell.")
     calls = logged()
     calls = calls.assign(calls=1, unpriced=calls["cost_usd"].isna())
-    by = ["cell", "provider", "model"] if rest else ["provider", "model"]
+    by = ["cell", "provider", "model"] if by_cell else ["provider", "model"]
     columns = [
         "calls",
         "input_tokens",

@@ -2,27 +2,188 @@
 Entries of the history: one call, with its prompt and answer, as a line of JSON.
 
 The line is written before the call returns, so that a kernel that is killed afterwards has stored
-it. It contains no keys, headers, pictures or audio; these are stored as digests.
+it. It contains no keys and no headers. Pictures, documents and audio are stored as digests.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import secrets
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
-from datetime import UTC, datetime
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from llm_magics.citations import Citation, Search
-from llm_magics.runtime.response import Response
 from llm_magics.runtime.storage.run_log import Run
 from llm_magics.runtime.storage.serialization import (
-    chat_request,
     decode_answer,
     encode_answer,
+    encode_message,
+    encode_parameters,
 )
-from llm_magics.secrets import scrub
-from llm_magics.types import ChatMessage, ModelParameters, ModelResponse, StreamChunk, ToolCall
+from llm_magics.secrets import scrub, strip_credentials
+from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, ToolCall
 
+if TYPE_CHECKING:
+    from llm_magics.runtime.response import Response
+    from llm_magics.runtime.telemetry.attributes import CallDetails
+
+# Longer texts are cut off in the history: one answer must not fill the file.
+MAX_CHARS = 2_000_000
+
+# The columns of a run that are stored as they are; time and model are converted.
+RUN_COLUMNS = tuple(each.name for each in fields(Run) if each.name not in ("time", "model"))
+
+
+class Origin(NamedTuple):
+    """Where calls are made: an identifier of the process, and the path of its notebook or script."""
+
+    session: str = ""
+    notebook: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Details:
+    """
+    What is stored of a call in addition to its measurements, prompt and answer.
+
+    Attributes:
+        parameters: the parameters of the request, as JSON; without values that are not set.
+        cell_id: identifies the cell in all of its runs; empty if unknown.
+        template, template_digest: the prompt file and the digest of its content.
+    """
+
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    cell_id: str = ""
+    template: str = ""
+    template_digest: str = ""
+
+    @classmethod
+    def of(cls, call: CallDetails, cell_id: str) -> Details:
+        """Return what is stored of a call in a cell."""
+        return cls(
+            parameters=encode_parameters(call.parameters) if call.parameters else {},
+            cell_id=cell_id,
+            template=call.prompt_name or "",
+            template_digest=call.prompt_digest or "",
+        )
+
+
+_ID = re.compile(r"[0-9a-f]{21}")
+
+
+def is_id(text: str) -> bool:
+    """Return whether ``text`` has the form of an identifier of a run."""
+    return _ID.fullmatch(text) is not None
+
+
+def new_id() -> str:
+    """Return a new identifier of a run; identifiers sort by time."""
+    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+
+
+def encode_entry(
+    run: Run, response: Response, details: Details, origin: Origin, *, with_contents: bool
+) -> bytes:
+    """Return the line of an entry, with a newline at its end."""
+    moment = run.time.strftime("%Y-%m-%d %H:%M:%S.%f")
+    entry: dict[str, Any] = {name: getattr(run, name) for name in RUN_COLUMNS}
+    entry |= {
+        "id": new_id(),
+        "time": moment,
+        "model": f"{run.provider}/{run.model}" if run.provider else run.model,
+        "session": origin.session,
+        "notebook": origin.notebook,
+        "cell_id": details.cell_id,
+        "request_id": _request_id(response),
+        "template": details.template or None,
+        "template_digest": details.template_digest or None,
+        "parameters": details.parameters,
+    }
+    if response.messages and with_contents:
+        entry["messages"] = [_bounded(encode_message(each)) for each in response.messages]
+        entry["answer"] = _encode_answer(response)
+    line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), default=str)
+    return f"{scrub(line)}\n".encode("utf-8", "backslashreplace")
+
+
+def _request_id(response: Response) -> str | None:
+    """Return the service's identifier of the answer, if its last message has it."""
+    found = response.raw.get("id") or response.raw.get("responseId")
+    return found if isinstance(found, str) else None
+
+
+def _bounded(message: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of limited length, with the addresses of its files without keys."""
+    content = message.get("content")
+    if isinstance(content, str) and len(content) > MAX_CHARS:
+        message = {**message, "content": content[:MAX_CHARS], "is_cut": True}
+    for name in ("images", "attachments"):
+        if files := message.get(name):
+            addresses = [strip_credentials(each) if "://" in each else each for each in files]
+            message = {**message, name: addresses}
+    return message
+
+
+def _encode_answer(response: Response) -> dict[str, Any] | None:
+    """Return the answer as JSON, without times, so that equal answers are stored once."""
+    chunk = StreamChunk(
+        response.text[:MAX_CHARS],
+        response.reasoning[:MAX_CHARS],
+        elapsed_s=0.0,
+        tool_calls=response.tool_calls,
+        reasoning_blocks=response.reasoning_blocks,
+        citations=response.sources,
+        searches=response.searches,
+    )
+    answer = encode_answer([chunk])
+    return answer if any(answer.values()) else None
+
+
+def decode_entry(line: bytes) -> dict[str, Any] | None:
+    """Return an entry; ``None`` if the line is damaged."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
+
+
+def text_of_answer(answer: Mapping[str, Any]) -> str:
+    """Return the text in a stored answer."""
+    chunks = answer.get("chunks")
+    return "".join(str(each[1]) for each in chunks) if isinstance(chunks, list) else ""
+
+
+def text_of_message(message: Mapping[str, Any]) -> str:
+    """Return the text of a stored message."""
+    return str(message.get("content") or "")
+
+
+def decode_messages(messages: Sequence[Mapping[str, Any]]) -> tuple[ChatMessage, ...]:
+    """Return stored messages; without their pictures and documents, of which digests are stored."""
+    return tuple(
+        ChatMessage(
+            role=each.get("role", "user"),
+            content=text_of_message(each),
+            tool_calls=tuple(ToolCall(**call) for call in each.get("tool_calls", ())),
+            tool_call_id=each.get("tool_call_id", ""),
+        )
+        for each in messages
+    )
+
+
+def lacks_files(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether messages had pictures, documents or audio, which are not stored."""
+    return any(each.get("images") or each.get("attachments") for each in messages)
+
+
+def is_cut(messages: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether a message was too long to be stored entirely."""
+    return any(each.get("is_cut") for each in messages)
+
+
+def decode_stored_answer(answer: Mapping[str, Any] | None) -> ModelResponse:
+    """Return a stored answer; an empty one for ``None``."""
+    return ModelResponse.of(decode_answer(answer) if answer else ())

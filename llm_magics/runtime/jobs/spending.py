@@ -8,7 +8,9 @@ from datetime import UTC, datetime
 from typing import Protocol
 
 from llm_magics.host import Progress, current_host
+from llm_magics.runtime.history.entries import Details
 from llm_magics.runtime.jobs.run import JobRun
+from llm_magics.runtime.response import Response
 from llm_magics.runtime.routing import Route
 from llm_magics.runtime.session import Session
 from llm_magics.runtime.storage.run_log import Run
@@ -60,7 +62,7 @@ def log_jobs(  # noqa: PLR0913 (the facts of a run)
     error: str,
 ) -> None:
     """Log what a call has read from batch jobs as one run; ``error`` is empty if it has ended well."""
-    session.runs.add(
+    session.log(
         Run(
             time=started,
             provider=route.provider.name,
@@ -81,7 +83,9 @@ def log_jobs(  # noqa: PLR0913 (the facts of a run)
             finish_reason="error" if error else "stop",
             error=error or None,
             cell=current_host().current_cell.number,
-        )
+        ),
+        Response("", route.name),
+        Details(cell_id=current_host().current_cell.key),
     )
     record_job(
         route.provider, route.model, started, usage=usage, cost_usd=cost_usd, error=bool(error)

@@ -204,6 +204,7 @@ class Prompt:
         variables: the values of ``{{ names }}``; with ``None``, braces are literal text.
         template: the name of a prompt in a file, or the file; ``text`` is its ``{{ input }}``.
         thread: the conversation that the prompt continues.
+        before: the messages before the prompt, in place of those of a thread.
         is_fresh: whether to send the prompt even if its answer is cached.
         is_foreign: whether it is from a file, which others may have written.
         is_kept: whether its answer is cached even if the settings disable the cache.
@@ -221,6 +222,7 @@ class Prompt:
     tools: Sequence[Any] = ()
     template: str | prompt_files.PromptFile | None = None
     thread: str | None = None
+    before: Sequence[ChatMessage] = ()
     is_fresh: bool = False
     is_foreign: bool = False
     is_kept: bool = False
@@ -411,7 +413,7 @@ def _as_list(values: Any) -> Iterable[Any]:
 def previous_messages(threads: Conversations, prompt: Prompt, cell: Cell) -> list[ChatMessage]:
     """Return the earlier messages in the thread of the prompt, if it has one."""
     if prompt.thread is None:
-        return []
+        return list(prompt.before)
     if not isinstance(prompt.thread, str) or not prompt.thread:
         msg = f"The thread must be a string, got {abbreviate(prompt.thread)}."
         raise UsageError(msg, hint='Use thread="main".')

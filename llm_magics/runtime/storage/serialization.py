@@ -38,6 +38,16 @@ def chat_request(
     model: str, messages: Sequence[ChatMessage], parameters: ModelParameters
 ) -> Request:
     """Return everything that determines the answer of a chat."""
+    return {
+        "kind": "chat",
+        "model": model,
+        "messages": [encode_message(message) for message in messages],
+        "parameters": encode_parameters(parameters),
+    }
+
+
+def encode_parameters(parameters: ModelParameters) -> dict[str, Any]:
+    """Return the parameters that determine an answer, as JSON; without those that are not set."""
     parameters_sent = {
         name: getattr(parameters, name)
         for name in (
@@ -61,17 +71,11 @@ def chat_request(
         or None,
         "search": parameters.search or None,
     }
-    return {
-        "kind": "chat",
-        "model": model,
-        "messages": [_message(message) for message in messages],
-        "parameters": {
-            name: value for name, value in parameters_sent.items() if value is not None
-        },
-    }
+    return {name: value for name, value in parameters_sent.items() if value is not None}
 
 
-def _message(message: ChatMessage) -> dict[str, Any]:
+def encode_message(message: ChatMessage) -> dict[str, Any]:
+    """Return a message as JSON, with digests of its images and attachments."""
     images = [image.url or hashlib.sha256(image.data).hexdigest() for image in message.images]
     fields = {
         "role": message.role,
@@ -86,7 +90,7 @@ def _message(message: ChatMessage) -> dict[str, Any]:
 
 def digest_messages(messages: Sequence[ChatMessage]) -> str:
     """Return a digest of a conversation."""
-    return digest_request({"messages": [_message(message) for message in messages]})
+    return digest_request({"messages": [encode_message(message) for message in messages]})
 
 
 def embedding_request(model: str, text: str, dimensions: int | None = None) -> Request:

@@ -11,7 +11,7 @@ from pathlib import Path
 # Errors of a damaged or foreign file. All others are temporary: locked, full, read-only.
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
 
-# What SQLite writes beside a file.
+# The endings of files that SQLite writes next to a database.
 _COMPANIONS = ("-wal", "-shm", "-journal")
 
 
@@ -43,7 +43,7 @@ def is_damaged(error: sqlite3.DatabaseError) -> bool:
 
 def set_aside(path: Path, seconds: float) -> Path | None:
     """
-    Rename a damaged file and what SQLite wrote beside it, so that a new one can be created.
+    Rename a damaged file and its companions, so that a new one can be created.
 
     Returns:
         the new path; ``None`` if the file cannot be renamed, or another kernel has done so.

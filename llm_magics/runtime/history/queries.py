@@ -1,0 +1,222 @@
+"""Queries of the history, as DataFrames."""
+
+from __future__ import annotations
+
+import json
+import re
+import sqlite3
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llm_magics.errors import HistoryError, UsageError
+from llm_magics.runtime.history.database import VIEW_COLUMNS, load_content, reading
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+# The maximum number of texts that a search looks for runs of, newest first.
+_MAX_FOUND = 200_000
+
+# The types of columns; all others are text.
+_TYPES = {
+    "time": "datetime64[us, UTC]",
+    "cached": "boolean",
+    **dict.fromkeys(
+        ("ttft_s", "itl_ms", "e2e_s", "load_s", "tokens_per_s", "cost_usd", "reasoning_usd"),
+        "float64",
+    ),
+    **dict.fromkeys(
+        ("input_tokens", "output_tokens", "reasoning_tokens", "retries", "cell"), "Int64"
+    ),
+}
+
+_SHOWN = ("id", "time", "model", "output_tokens", "cost_usd", "finish_reason", "prompt", "answer")
+_EMPTY = "No such calls in the history."
+
+_PERIODS = {"week": ("-7 days", "%Y-%m-%d", "day"), "month": ("-1 month", "%Y-%m-%d", "day")}
+
+
+class StoredRun(NamedTuple):
+    """A run with its contents: its columns by name, the messages sent, and the answer."""
+
+    columns: dict[str, Any]
+    messages: list[dict[str, Any]]
+    answer: dict[str, Any] | None
+
+
+def find_runs(path: Path, where: str, search: str | None, limit: int | None) -> DataFrame:
+    """
+    Return runs, newest first.
+
+    Args:
+        path: the history.
+        where: the rest of the query after ``SELECT … FROM runs``.
+        search: words or a query of FTS5; the prompt or the answer of a run has to match.
+        limit: the maximum number of runs; ``None`` returns all.
+
+    Raises:
+        HistoryError: the file does not exist yet, or the query is invalid.
+    """
+    source, values = "runs", list[Any]()
+    if search is not None:
+        source, values = _SEARCH, [_as_query(search)]
+    order = "" if re.search(r"\border\s+by\b", where, re.IGNORECASE) else "ORDER BY time DESC"
+    rest = "" if re.search(r"\blimit\b", where, re.IGNORECASE) else "LIMIT ?"
+    values += [-1 if limit is None else limit] if rest else []
+    with reading(path) as connection:
+        query = f"SELECT * FROM {source} {where} {order} {rest}"  # noqa: S608 (the user's own query)
+        return _frame(connection, query, values)
+
+
+# A subquery: the runs of the contents that match.
+_SEARCH = (
+    "(SELECT * FROM runs WHERE id IN (SELECT run.id FROM run JOIN uses ON uses.run = run.serial"  # noqa: S608
+    " WHERE uses.content IN (SELECT rowid FROM search WHERE search MATCH ?"
+    f" ORDER BY rowid DESC LIMIT {_MAX_FOUND})))"
+)
+
+
+def _as_query(search: str) -> str:
+    """Return a query of FTS5 that finds all words of ``search``, or ``search`` if it is a query."""
+    if re.search(r'["*()^]|\b(?:AND|OR|NOT|NEAR)\b', search):
+        return search
+    words = [f'"{word}"' for word in search.split()]
+    if not words:
+        msg = "The search is empty."
+        raise UsageError(msg, hint='Use: lm.history(search="refund")')
+    return " ".join(words)
+
+
+def query(path: Path, sql: str) -> DataFrame:
+    """
+    Return the result of a query, which can read and not change the history.
+
+    Raises:
+        HistoryError: the file does not exist yet, or the query is invalid.
+    """
+    with reading(path) as connection:
+        return _frame(connection, sql, [])
+
+
+def _frame(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> DataFrame:
+    from llm_magics._util.tables import CompactFrame, display_columns, display_when_empty
+
+    cursor = connection.execute(sql, values)
+    if cursor.description is None:
+        msg = "The query returns no rows."
+        raise HistoryError(msg, hint="Use a SELECT on the table runs.")
+    names = [column[0] for column in cursor.description]
+    frame = CompactFrame(cursor.fetchall(), columns=names)
+    for name, kind in _TYPES.items():
+        if names.count(name) == 1:
+            with suppress(TypeError, ValueError):  # a column of the user's own with this name
+                frame = frame.astype({name: kind})
+    if set(_SHOWN) <= set(names):
+        frame = display_columns(frame, *_SHOWN)
+    return display_when_empty(frame, _EMPTY)
+
+
+def load_run(path: Path, run_id: str) -> StoredRun:
+    """
+    Return a run with its contents.
+
+    Raises:
+        HistoryError: the run is unknown.
+    """
+    with reading(path) as connection:
+        # "SELECT *" from the view would decode the contents.
+        names = [name for name in VIEW_COLUMNS if name not in ("prompt", "answer", "parameters")]
+        columns = ", ".join(names)
+        row = connection.execute(
+            f"SELECT {columns}, context, prompt, answer, parameters FROM run WHERE id = ?",  # noqa: S608
+            (run_id,),
+        ).fetchone()
+        if row is None:
+            msg = f"The history has no run {run_id!r}."
+            raise HistoryError(msg, hint="The column id of lm.history() has the identifiers.")
+        *values, context, prompt, answer, parameters = row
+
+        def content(serial: int | None) -> Any:
+            if serial is None:
+                return None
+            query = "SELECT data FROM contents WHERE serial = ?"
+            found = connection.execute(query, (serial,)).fetchone()
+            return load_content(found[0]) if found else None
+
+        serials = [*json.loads(context or "[]"), *([prompt] if prompt is not None else [])]
+        found = dict(zip(names, values, strict=True)) | {"parameters": content(parameters) or {}}
+        messages = [message for each in serials if (message := content(each))]
+        return StoredRun(found, messages, content(answer))
+
+
+def cost(path: Path, period: str) -> DataFrame:
+    """
+    Return calls, tokens and cost: by model, or by day and model in the last week or month.
+
+    Args:
+        path: the history.
+        period: ``week``, ``month`` or ``by model``.
+    """
+    figures = (
+        "count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,"
+        " sum(cost_usd) AS cost_usd, sum(cost_usd IS NULL) AS unpriced"
+    )
+    if period in _PERIODS:
+        span, form, name = _PERIODS[period]
+        sql = (
+            f"SELECT strftime('{form}', time) AS {name}, model, {figures} FROM runs"  # noqa: S608
+            f" WHERE time >= datetime('now', '{span}') GROUP BY 1, 2 ORDER BY 1, 2"
+        )
+    else:
+        sql = f"SELECT model, {figures} FROM runs GROUP BY 1 ORDER BY cost_usd DESC"  # noqa: S608
+    return query(path, sql)
+
+
+def select_ids(path: Path, where: str) -> list[str]:
+    """Return the identifiers of the runs that ``where`` selects."""
+    with reading(path) as connection:
+        rows = connection.execute(f"SELECT id FROM runs {where}")  # noqa: S608 (the user's own query)
+        return [row[0] for row in rows]
+
+
+def export(path: Path, target: Path) -> int:
+    """
+    Write all runs with their prompts and answers to a Parquet file; return their number.
+
+    Raises:
+        UsageError: pyarrow is not installed.
+    """
+    try:
+        import pyarrow as pa
+        from pyarrow import parquet
+    except ImportError:
+        msg = "Parquet files need pyarrow."
+        raise UsageError(msg, hint='Run: pip install -e ".[bench]"') from None
+    count, half = 0, target.with_name(f"{target.name}.part")
+    with reading(path) as connection:
+        cursor = connection.execute("SELECT * FROM runs ORDER BY time")
+        schema = pa.schema([(name, _arrow_type(pa, name)) for name in VIEW_COLUMNS])
+        with parquet.ParquetWriter(half, schema) as writer:
+            while rows := cursor.fetchmany(10_000):
+                columns = dict(zip(VIEW_COLUMNS, zip(*rows, strict=True), strict=True))
+                arrays = [_arrow_array(pa, columns[each.name], each.type) for each in schema]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=schema))
+                count += len(rows)
+    half.replace(target)
+    return count
+
+
+def _arrow_type(pa: Any, name: str) -> Any:
+    kinds = {"float64": pa.float64(), "Int64": pa.int64(), "boolean": pa.bool_()}
+    kind = _TYPES.get(name, "")
+    return pa.timestamp("us", "UTC") if name == "time" else kinds.get(kind, pa.string())
+
+
+def _arrow_array(pa: Any, values: Sequence[Any], kind: Any) -> Any:
+    if pa.types.is_boolean(kind):
+        values = [None if value is None else bool(value) for value in values]
+    if pa.types.is_timestamp(kind):
+        return pa.array(values, pa.string()).cast(pa.timestamp("us")).cast(kind)
+    return pa.array(values, kind)
