@@ -9,7 +9,7 @@ ROWS: list[list[tuple[str, str]]] = [
     [("notebook", "magics, subcommands of %llm, display, picker"), ("pytest_plugin", "gates as tests")],
     [("evaluations", "lm.evaluate, agreement with people, gate for CI")],
     [("benchmarking", "lm.compare, lm.bench, scores"), ("dataframes", "df.llm, search, plots, Dask")],
-    [("api", "lm.ask, lm.stream, lm.models, lm.runs")],
+    [("past_runs, api", "lm.ask, lm.stream, lm.models, lm.runs, lm.history")],
     [("mcp", "tools of MCP servers: connections, permissions, results")],
     [("runtime", "one call: prompt, cache and recording, routes, retries, limits, budget, log")],
     [("providers", "local, ollama, openai, anthropic, gemini, lmstudio, huggingface, echo, and plug-ins")],

@@ -23,7 +23,7 @@ _FUNCTIONS = {
     "Comparing and measuring": ["compare", "bench"],
     "Evaluating": ["evaluate", "load_evaluation", "list_evaluations"],
     "People and judges": ["agreement", "label"],
-    "Models, calls and jobs": ["models", "runs", "jobs"],
+    "Models, calls and jobs": ["models", "runs", "history", "response", "rerun", "jobs"],
 }
 # Members for other parts of the package.
 _INTERNAL = {
