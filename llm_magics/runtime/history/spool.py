@@ -34,7 +34,8 @@ class Spool:
             OSError: it cannot be created.
         """
         own = folder / f"{os.getpid()}-{uuid4().hex[:12]}"
-        own.mkdir(parents=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # prompts are private
+        own.mkdir(mode=0o700)
         self._folder = own
         self._lock = threading.Lock()
         self._held = FileLock.try_acquire(own)  # it ends with the process
