@@ -3,13 +3,15 @@ Misses of `filter`'s targets: ``python -m tests.benchmarks.operators.guarantees 
 
 A trial decides a simulated table and compares its accuracy, precision and recall with the target.
 Results are appended to FILE, one JSON line for a block of trials; a block that it has is not run
-again. The table is printed as Markdown, with the cells whose misses are significantly more than δ:
+again. At the end, the lines of a cell are joined. The table is printed as Markdown, with the cells whose misses are significantly more than δ:
 an exact binomial test at 1 % divided by the number of cells.
 
     --only main|hard     a part of the cells
     --trials N           trials of a cell (1,000; 300 where n is 10,000)
     --processes N        the number of processes (1)
-    --table              print the table of FILE, and run nothing
+    --table              print the table of FILE, with one line for each cell, and run nothing
+
+``guarantees.jsonl`` beside this script has the trials run so far; give it as FILE to continue.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from llm_magics._util.filesystem import atomic_write
 from llm_magics.dataframes.operators.oracle import FAILED, YES
 from llm_magics.dataframes.operators.targets import Problem, Target, decide
 from tests.benchmarks.operators.simulated import simulated_table
@@ -175,42 +178,62 @@ def _misses(cell: Cell, decided: Labels, labels: Labels) -> bool:
     return any(quality[name] < cell.level - 1e-9 for name in GOALS[cell.goal])
 
 
-def run_block(task: tuple[Cell, int]) -> dict[str, Any]:
+class Total(NamedTuple):
+    """The results of a cell: the blocks of trials that were run, the misses and the calls."""
+
+    blocks: list[int]
+    misses: int
+    calls: int
+
+    @property
+    def trials(self) -> int:
+        """The number of trials."""
+        return BLOCK * len(self.blocks)
+
+
+def run_block(task: tuple[Cell, int]) -> tuple[Cell, Total]:
     """Return the result of a block of trials of a cell."""
     cell, block = task
     trials = [run_trial(cell, block * BLOCK + number) for number in range(BLOCK)]
-    return {
-        "cell": list(cell),
-        "block": block,
-        "misses": sum(missed for missed, _ in trials),
-        "calls": sum(calls for _, calls in trials),
-    }
+    misses, calls = (sum(each) for each in zip(*trials, strict=True))
+    return cell, Total([block], misses, calls)
 
 
-def read(path: Path) -> dict[tuple[Cell, int], dict[str, Any]]:
-    """Return the blocks in a file of results."""
-    if not path.exists():
-        return {}
-    lines = path.read_text("utf-8").splitlines()
-    records = [json.loads(line) for line in lines if line.endswith("}")]
-    return {(Cell(*record["cell"]), record["block"]): record for record in records}
+def as_line(cell: Cell, total: Total) -> str:
+    """Return a line of the file of results."""
+    return json.dumps({"cell": list(cell), **total._asdict()}) + "\n"
 
 
-def table(blocks: dict[tuple[Cell, int], dict[str, Any]]) -> str:
+def read(path: Path) -> dict[Cell, Total]:
+    """Return the results in a file; a block that is in it twice counts once."""
+    totals: dict[Cell, Total] = {}
+    lines = path.read_text("utf-8").splitlines() if path.exists() else []
+    for line in lines:
+        if not line.endswith("}"):  # it was interrupted
+            continue
+        record = json.loads(line)
+        cell = Cell(*record["cell"])
+        blocks, misses, calls = totals.get(cell, Total([], 0, 0))
+        if not set(blocks) & set(record["blocks"]):
+            totals[cell] = Total(
+                sorted([*blocks, *record["blocks"]]),
+                misses + record["misses"],
+                calls + record["calls"],
+            )
+    return totals
+
+
+def table(totals: dict[Cell, Total]) -> str:
     """Return the results as Markdown: a row for each target, kind and number of rows."""
     from scipy.stats import binomtest
 
-    totals: dict[Cell, list[int]] = defaultdict(lambda: [0, 0, 0])
-    for (cell, _), record in blocks.items():
-        for place, value in enumerate((BLOCK, record["misses"], record["calls"])):
-            totals[cell][place] += value
     level = 0.01 / max(len(totals), 1)
     bad = [
         cell
-        for cell, (trials, misses, _) in totals.items()
-        if binomtest(misses, trials, cell.delta, alternative="greater").pvalue < level
+        for cell, total in totals.items()
+        if binomtest(total.misses, total.trials, cell.delta, alternative="greater").pvalue < level
     ]
-    groups: dict[tuple[Any, ...], list[tuple[Cell, list[int]]]] = defaultdict(list)
+    groups: dict[tuple[Any, ...], list[tuple[Cell, Total]]] = defaultdict(list)
     for cell, total in sorted(totals.items()):
         groups[cell.kind, cell.goal, cell.delta, cell.n].append((cell, total))
     lines = [
@@ -218,15 +241,18 @@ def table(blocks: dict[tuple[Cell, int], dict[str, Any]]) -> str:
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for (kind, goal, delta, n), cells in groups.items():
-        trials = sum(total[0] for _, total in cells)
-        misses = sum(total[1] for _, total in cells)
-        worst = max(total[1] / total[0] for _, total in cells)
-        calls = sum(total[2] for _, total in cells) / (trials * n)
+        trials = sum(total.trials for _, total in cells)
+        misses = sum(total.misses for _, total in cells)
+        worst = max(total.misses / total.trials for _, total in cells)
+        calls = sum(total.calls for _, total in cells) / (trials * n)
         lines.append(
             f"| {kind} | {goal} | {delta} | {n:,} | {len(cells)} | {trials:,} "
             f"| {misses / trials:.1%} | {worst:.1%} | {calls:.0%} |"
         )
-    lines.append(f"\n{len(totals)} cells; significantly more misses than δ: {bad or 'none'}")
+    fewest = min((total.trials for total in totals.values()), default=0)
+    all_trials = sum(total.trials for total in totals.values())
+    lines.append(f"\n{len(totals)} cells, {all_trials:,} trials, at least {fewest} of each cell;")
+    lines.append(f"significantly more misses than δ: {bad or 'none'}")
     return "\n".join(lines)
 
 
@@ -250,14 +276,16 @@ def main() -> None:
         for block in range(1000 // BLOCK)
         for cell in cells
         if block * BLOCK < (options.trials or (300 if cell.n == 10_000 else 1000))
-        and (cell, block) not in done
+        and (cell not in done or block not in done[cell].blocks)
     ]
     if not options.table:
         with Pool(options.processes) as pool, options.file.open("a", encoding="utf-8") as file:
-            for record in pool.imap_unordered(run_block, tasks):
-                file.write(json.dumps(record) + "\n")
+            for result in pool.imap_unordered(run_block, tasks):
+                file.write(as_line(*result))
                 file.flush()
-    print(table(read(options.file)))
+    totals = read(options.file)
+    atomic_write(options.file, "".join(as_line(*each) for each in sorted(totals.items())))
+    print(table(totals))
 
 
 if __name__ == "__main__":
