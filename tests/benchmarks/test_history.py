@@ -1,0 +1,40 @@
+"""What the history adds to a cached answer, the cheapest call there is."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from pathlib import Path
+
+import llm_magics as lm
+from llm_magics.runtime.session import session
+from llm_magics.settings.config import config
+
+CALLS = 300
+
+
+def median_seconds() -> float:
+    """The median time of a cached answer."""
+    taken = []
+    for _ in range(CALLS):
+        began = time.perf_counter()
+        lm.ask("Why is the sky blue?", system="You are helpful. " * 20)
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def test_the_history_adds_little_to_a_cached_answer(tmp_path: Path) -> None:
+    """At most half of its time."""
+    config.model, config.cache = "echo/echo", True
+    median_seconds()  # the first call starts the event loop and opens the cache
+    without, with_history = [], []
+    for _ in range(5):
+        config.history = "off"
+        without.append(median_seconds())
+        config.history = tmp_path / "history.sqlite"
+        with_history.append(median_seconds())
+    assert session.history is not None
+    session.history.close()
+    ratio = statistics.median(with_history) / statistics.median(without)
+    print(f"with the history: {ratio:.2f} of {statistics.median(without) * 1e3:.2f} ms")
+    assert ratio <= 1.5
