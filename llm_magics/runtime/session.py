@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from platformdirs import user_data_path
 
 from llm_magics._async.bridge import bridge
-from llm_magics.errors import ConfigurationError
+from llm_magics.errors import ConfigurationError, LLMError
+from llm_magics.host import warn
 from llm_magics.providers.base import BaseModelProvider
 from llm_magics.runtime.history.entries import Details
 from llm_magics.runtime.history.retention import Limits
@@ -102,7 +103,11 @@ class Session:
     def log(self, run: Run, response: Response, details: Details) -> None:
         """Add a call to the log of this session, and to the history."""
         self.runs.add(run)
-        history = self.history
+        try:
+            history = self.history
+        except LLMError as error:  # of a setting; the answer must not be lost because of it
+            warn(f"The call is not stored in the history: {error}")
+            return
         if history is not None:
             history.add(run, response, details)
 

@@ -9,6 +9,7 @@ contents. The view ``runs`` joins them again; it is what users query.
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import sys
 import zlib
@@ -92,12 +93,13 @@ def open_history(path: Path) -> sqlite3.Connection:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     is_new = not path.exists()
+    if is_new:  # created with its permissions, because prompts are private
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
     connection = sqlite3.connect(
         path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
     )
     try:
         if is_new:
-            path.chmod(0o600)  # prompts are private
             connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
             connection.execute("PRAGMA synchronous = OFF")  # there is nothing to lose yet
         # A write-ahead log needs memory that is shared by all processes, which other machines have not.

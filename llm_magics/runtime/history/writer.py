@@ -41,6 +41,9 @@ _STEP_BYTES = 4_000_000
 # rest.
 _CLOSE_S = 5.0
 
+# The time between two attempts to use a file that is locked, and the number of attempts.
+_REST_S, _MAX_FAILURES = 5.0, 20
+
 # The number of new entries after which the limits are checked.
 _CHECK_EVERY = 1_000
 
@@ -79,6 +82,7 @@ class History:
         self._is_closing = False
         self._is_urgent = False  # a thread waits for the entries
         self._unchecked = _CHECK_EVERY
+        self._failures = 0  # attempts to use the database that have failed
 
     @property
     def spool_folder(self) -> Path:
@@ -154,30 +158,67 @@ class History:
             self._news.notify_all()
 
     def _work(self) -> None:
-        """Store entries until the history is closed."""
+        """Store entries until the history is closed, or cannot be used at all."""
         spool = self._spool
         assert spool is not None
-        try:
-            with closing(self._open_database()) as connection:
-                self._store_abandoned(connection)
-                while True:
-                    self._store(connection, spool)
-                    with self._news:
-                        self._is_urgent = self._is_urgent and not spool.is_empty
-                        self._news.notify_all()
-                        if self._is_closing and spool.is_empty:
-                            return
-                        if spool.is_empty:
-                            self._news.wait()
-                        self._news.wait_for(lambda: self._is_urgent or self._is_closing, _GATHER_S)
-        except (sqlite3.Error, OSError) as error:
+        while True:
+            try:
+                with closing(open_history(self.path)) as connection:
+                    database.check(connection)
+                    self._store_abandoned(connection)
+                    self._store_until_closed(connection, spool)
+                return
+            except sqlite3.DatabaseError as error:
+                if is_damaged(error):
+                    self._replace_damaged(error)
+                if not self._rests(error):
+                    return
+            except OSError as error:
+                self._disable(error)
+                return
+
+    def _store_until_closed(self, connection: sqlite3.Connection, spool: Spool) -> None:
+        while True:
+            self._store(connection, spool)
+            with self._news:
+                self._is_urgent = self._is_urgent and not spool.is_empty
+                self._news.notify_all()
+                if self._is_closing and spool.is_empty:
+                    return
+                if spool.is_empty:
+                    self._news.wait()
+                self._news.wait_for(lambda: self._is_urgent or self._is_closing, _GATHER_S)
+
+    def _replace_damaged(self, error: sqlite3.DatabaseError) -> None:
+        """Rename a damaged file, so that a new one is created."""
+        aside = set_aside(self.path, self._clock())
+        if aside is not None:  # otherwise another kernel has renamed it
+            warn(
+                f"The history {self.path} is damaged ({reason_of(error)}). It was renamed to "
+                f"{aside.name}, and a new one was created."
+            )
+
+    def _rests(self, error: sqlite3.DatabaseError) -> bool:
+        """
+        Wait after an error that may be temporary; return whether to try again.
+
+        The entries stay in the file of this process.
+        """
+        self._failures += 1
+        with self._news:
+            if self._failures > 1 and not is_damaged(error):
+                self._news.wait_for(lambda: self._is_closing, _REST_S)
+            is_over = self._is_closing and self._failures > 1
+        if self._failures == _MAX_FAILURES:
             self._disable(error)
+        return not is_over and self._failures < _MAX_FAILURES
 
     def _store(self, connection: sqlite3.Connection, spool: Spool) -> None:
         while not spool.is_empty:
             lines, position = spool.lines(_STEP_BYTES)
             self._unchecked += _insert(connection, lines)
             spool.done(position)
+            self._failures = 0
         if self._unchecked >= _CHECK_EVERY:
             self._unchecked = 0
             retention.enforce(connection, self.limits, self._clock())
@@ -186,24 +227,6 @@ class History:
         for lines, folder in abandoned(self.spool_folder):
             _insert(connection, lines)
             shutil.rmtree(folder, ignore_errors=True)
-
-    def _open_database(self) -> sqlite3.Connection:
-        """Open the database; rename a damaged one, and create a new one."""
-        try:
-            connection = open_history(self.path)
-            # A damaged page is often noticed only where it is read.
-            database.check(connection)
-        except sqlite3.DatabaseError as error:
-            if not is_damaged(error):
-                raise
-            aside = set_aside(self.path, self._clock())
-            if aside is not None:
-                warn(
-                    f"The history {self.path} is damaged ({reason_of(error)}). It was renamed to "
-                    f"{aside.name}, and a new one was created."
-                )
-            connection = open_history(self.path)
-        return connection
 
     def _disable(self, error: Exception) -> None:
         with self._news:

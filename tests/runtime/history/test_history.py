@@ -290,6 +290,9 @@ def test_a_project_cannot_move_or_empty_it(
     config.reload()
     with pytest.raises(ConfigurationError, match="outside"):
         session.history  # noqa: B018 (evaluated for its error)
+    with pytest.warns(UserWarning, match="outside"):
+        answer = lm.ask("a paid answer")
+    assert answer.text == "a paid answer"
     (tmp_path / "llm_magics.yaml").write_text(
         "history: calls.sqlite\nhistory_days: 1\n", encoding="utf-8"
     )

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.runtime.history import database, queries
+from llm_magics.runtime.history import database, queries, writer
 from llm_magics.runtime.history.entries import (
     Details,
     Origin,
@@ -197,6 +198,37 @@ def test_a_damaged_file_is_set_aside(
         store(second, "after")
     assert prompts(second.path) == ["after"]
     assert list(tmp_path.glob("history.sqlite.damaged-*"))
+
+
+def test_a_locked_file_is_tried_again(
+    new_history: Callable[..., History], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The calls are stored when it is free; without a warning."""
+    monkeypatch.setattr(writer, "_REST_S", 0.05)
+    monkeypatch.setattr(database, "_BUSY_S", 0.05)
+    history = new_history()
+    add(history, "before")
+    assert history.flush(30)
+    with closing(sqlite3.connect(history.path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        add(history, "while it is locked")
+        assert not history.flush(0.3)
+        other.execute("ROLLBACK")
+    assert history.flush(30)
+    assert prompts(history.path) == ["before", "while it is locked"]
+
+
+def test_damage_while_it_is_used_costs_no_call(new_history: Callable[..., History]) -> None:
+    """The file is set aside, and the calls from then on are in the new one."""
+    history = new_history()
+    add(history, "before")
+    assert history.flush(30)
+    with closing(sqlite3.connect(history.path)) as other:
+        other.execute("DROP TABLE uses")
+        other.commit()
+    with pytest.warns(UserWarning, match="damaged"):
+        store(history, "after")
+    assert prompts(history.path) == ["after"]
 
 
 def test_a_file_of_another_program_is_left_alone(
