@@ -274,7 +274,9 @@ def test_parquet_has_all_rows(stored: Path, tmp_path: Path) -> None:
 def test_others_cannot_read_it(stored: Path) -> None:
     """The file and what is beside it have no permissions for other users."""
     lm.ask("a")
-    paths = [stored, *stored.parent.glob(f"{stored.name}*/**/*")]
+    assert session.history is not None
+    assert session.history.flush(30)
+    paths = [stored, *stored.parent.glob(f"{stored.name}*"), *stored.parent.glob("*.new/**/*")]
     assert all(path.stat().st_mode & 0o077 == 0 for path in paths)
 
 
