@@ -230,7 +230,7 @@ async def aask(  # noqa: PLR0913 (as for ask)
             settings allow are run; for others you are asked, or the call fails if the session
             is not interactive.
         template: name of the prompt file ``prompts/NAME.md``; ``prompt`` is its
-            ``{{ input }}``.
+            ``{{ input }}``. ``NAME@REVISION`` is its version in git, such as ``brief@HEAD~3``.
         thread: name of the conversation to continue.
         fresh: send the request even if the answer is cached.
         parameters: ``temperature``, ``max_tokens``, ``top_p``, ``seed``, ``stop``,

@@ -9,6 +9,7 @@ The error classes of llm_magics.
     ├── TemplateError             a ``{{ name }}`` in a prompt cannot be rendered
     ├── ParseError                the answer is not the requested JSON or table
     ├── JobError                  a batch job cannot go on, or needs a decision
+    ├── HistoryError              the history cannot be read, or has no such call
     ├── ToolServerError           an MCP server failed, hung, or broke the protocol
     ├── ReplayMissError           the recording has no answer to the call
     ├── GateError                 a gate failed, or is undecided or not recorded; see ``result``

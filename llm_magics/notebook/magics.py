@@ -46,8 +46,8 @@ class LLMMagics(Magics):  # type: ignore[misc]
         -f, --format markdown|text|code|json|df
                                   how to display the answer; default: markdown, or json with
                                   --schema
-        -t, --template NAME       use the prompt in prompts/NAME.md; the cell fills {{ input }}
-                                  NAME@REVISION uses its version in git: brief@HEAD~3
+        -t, --template NAME       use the prompt in prompts/NAME.md, or NAME@REVISION from git;
+                                  the cell fills {{ input }}
         -p, --param KEY=VALUE     value of {{ KEY }} in the prompt, or a model parameter:
                                   num_ctx=8192
         --schema FIELDS           fields of the answer: "name, age int", or a variable with a schema

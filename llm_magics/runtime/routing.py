@@ -8,6 +8,7 @@ tried in their order, or in the order of a policy.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -265,7 +266,9 @@ def log_call(
     ``details`` returns what a trace has in addition to the log.
     """
     started, cell, first = datetime.now(UTC), current_host().current_cell, route()
-    span = start_call(kind, first.provider if first else None, first.model if first else "")
+    span = None
+    if "opentelemetry" in sys.modules:  # otherwise no SDK is configured
+        span = start_call(kind, first.provider if first else None, first.model if first else "")
     ending: dict[str, str] = {}
     failure: BaseException | None = None
     try:

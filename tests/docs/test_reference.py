@@ -50,7 +50,7 @@ def test_the_drawing_has_each_package_in_the_order_of_imports() -> None:
     """From the top to the bottom; modules of no package are ordered too."""
     entries = [entry.partition(".")[0] for row in ORDER for entry in row]
     rows = [[each for name, _ in row for each in name.split(", ")] for row in ROWS]
-    names = {name.partition(".")[0] for name in MODULES} - {"", "__main__", "pytest_plugin"}
+    names = {name.partition(".")[0] for name in MODULES} - {"", "__main__"}
     assert {name for row in rows for name in row} == names
     for above, below in pairwise(rows):
         assert max(map(entries.index, above)) < min(map(entries.index, below))

@@ -185,7 +185,7 @@ def test_lines_are_embedded_into_a_frame(shell: InteractiveShell) -> None:
         ('["a"] --into v', "--into needs a column", "-o"),
         ("df.text -o 1x", "variable name", "-o answer"),
         ("df text --into v", "expression", "%embed df.text"),
-        ("5", "got int", "lm.embed"),
+        ("5", "got int", "list of texts"),
     ],
 )
 def test_mistakes_of_embed_are_named(

@@ -193,7 +193,7 @@ def test_a_comparison() -> None:
 
 COMPARE: dict[str, Any] = {
     "system": None, "variables": None, "expected": None, "score": None, "repeat": 1,
-    "concurrency": 2, "tokenizer": None, "yes": True, "parameters": {},
+    "concurrency": 2, "tokenizer": None, "templates": (), "yes": True, "parameters": {},
 }  # fmt: skip
 
 

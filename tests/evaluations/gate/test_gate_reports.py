@@ -205,7 +205,7 @@ def test_magic_fails_unless_all_pass(shell, tmp_path, capsys):
 def run_pytest(folder, *words):
     """Return the finished process of pytest in ``folder``, with this plugin alone."""
     command = [sys.executable, "-m", "pytest", "-p", "llm_magics.pytest_plugin", "-q", *words]
-    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""}
     return subprocess.run(
         [*command, "-p", "no:cacheprovider"],
         cwd=folder,
