@@ -61,7 +61,10 @@ def find_runs(path: Path, where: str, search: str | None, limit: int | None) -> 
     """
     source, values = "runs", list[Any]()
     if search is not None:
-        source, values = _SEARCH, [_as_query(search)]
+        # Without another condition, only the newest runs are decoded.
+        newest = "" if where.strip() else " ORDER BY run.time DESC LIMIT ?"
+        source, values = _SEARCH.format(newest), [_as_query(search)]
+        values += [-1 if limit is None else limit] if newest else []
     order = "" if re.search(r"\border\s+by\b", where, re.IGNORECASE) else "ORDER BY time DESC"
     rest = "" if re.search(r"\blimit\b", where, re.IGNORECASE) else "LIMIT ?"
     values += [-1 if limit is None else limit] if rest else []
@@ -72,9 +75,9 @@ def find_runs(path: Path, where: str, search: str | None, limit: int | None) -> 
 
 # A subquery: the runs of the contents that match.
 _SEARCH = (
-    "(SELECT * FROM runs WHERE id IN (SELECT run.id FROM run JOIN uses ON uses.run = run.serial"  # noqa: S608
-    " WHERE uses.content IN (SELECT rowid FROM search WHERE search MATCH ?"
-    f" ORDER BY rowid DESC LIMIT {_MAX_FOUND})))"
+    "(SELECT * FROM runs WHERE id IN (SELECT run.id FROM run WHERE run.serial IN (SELECT run"  # noqa: S608
+    " FROM uses WHERE content IN (SELECT rowid FROM search WHERE search MATCH ?"
+    f" ORDER BY rowid DESC LIMIT {_MAX_FOUND})){{}}))"
 )
 
 
