@@ -208,11 +208,14 @@ def find_previous(about: Mapping[Any, Any]) -> EvaluationResults:
     """
     from llm_magics.evaluations.results import EvaluationResults
 
-    for path, run in _headers():
+    runs = list(_headers())
+    ids = [run.about.get("id") for _, run in runs]
+    if about.get("id") in ids:  # runs of the same second are in their order, too
+        runs = runs[ids.index(about.get("id")) + 1 :]
+    for path, run in runs:
         is_same = run.about.get("name") == about.get("name")
-        is_other = run.about.get("id") != about.get("id")
         is_before = str(run.about.get("time")) <= str(about.get("time"))
-        if is_same and is_other and is_before and not run.about.get("stopped"):
+        if is_same and is_before and not run.about.get("stopped"):
             return EvaluationResults.load(path)
     msg = f"No earlier run of {about.get('name')!r:.60} is stored."
     raise UsageError(msg, hint="Pass other=…: results, a path, or an id of lm.list_evaluations().")
