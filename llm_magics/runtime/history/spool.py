@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import suppress
@@ -92,7 +93,7 @@ class Spool:
 
 
 def _read_at(file: int, position: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
+    if sys.platform != "win32":
         return os.pread(file, size, position)
     os.lseek(file, position, os.SEEK_SET)  # appending does not use this position
     return os.read(file, size)
