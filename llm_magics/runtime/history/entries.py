@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from llm_magics.runtime.response import Response
     from llm_magics.runtime.telemetry.attributes import CallDetails
 
-# Longer texts are cut off in the history: one answer must not fill the file.
+# Longer messages are cut off, and marked: one prompt must not fill the file.
 MAX_CHARS = 2_000_000
 
 # The columns of a run that are stored as they are; time and model are converted.
@@ -129,8 +129,8 @@ def _bounded(message: dict[str, Any]) -> dict[str, Any]:
 def _encode_answer(response: Response) -> dict[str, Any] | None:
     """Return the answer as JSON, without times, so that equal answers are stored once."""
     chunk = StreamChunk(
-        response.text[:MAX_CHARS],
-        response.reasoning[:MAX_CHARS],
+        response.text,  # whole, because a part of it would pass for the answer
+        response.reasoning,
         elapsed_s=0.0,
         tool_calls=response.tool_calls,
         reasoning_blocks=response.reasoning_blocks,

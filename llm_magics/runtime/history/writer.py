@@ -133,9 +133,7 @@ class History:
 
     def _opened(self) -> Spool | None:
         """Return the file of new entries; ``None`` if the history has failed before."""
-        if (
-            self._process != os.getpid()
-        ):  # a forked process does not have the thread and the lock of its parent
+        if self._process != os.getpid():  # a fork does not have the thread and lock of its parent
             self._process, self._spool, self._thread = os.getpid(), None, None
             self._session = uuid4().hex[:12]
         if self._spool is None and not self._is_off:

@@ -168,9 +168,9 @@ def _number(value: Any, type_: type[float]) -> float | None:
 
 def response_attributes(response: Response, details: CallDetails) -> Attributes:
     """
-    Return what is known of the answer.
+    Return the attributes of the answer, without those that are unknown.
 
-    A stored answer has neither tokens nor times: they belong to the call that was sent.
+    A stored answer has no tokens and no times: they belong to the call that was sent.
     """
     found: Attributes = {
         "llm_magics.cached": response.cached,

@@ -88,7 +88,7 @@ class _RunningSpan:
         """Stop the clock, and make the span before current again."""
         self.elapsed_s = time.perf_counter() - self._began
         if self._token is not None:
-            # A stream that nobody closed is ended by the garbage collector, in another context.
+            # The garbage collector ends a stream that was not closed, in another context.
             with suppress(ValueError, RuntimeError):
                 self._token.var.reset(self._token)
 

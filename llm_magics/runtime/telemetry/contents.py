@@ -34,7 +34,7 @@ class _Room:
         self._left = MAX_TEXT
 
     def fit(self, text: str) -> str:
-        """Return ``text`` with keys masked, cut to the remaining room."""
+        """Return ``text`` with keys masked, cut to the number of characters left."""
         taken = text[: self._left + _MAX_KEY_LENGTH] if self._left else ""
         masked = scrub(taken)
         kept = masked[: self._left]
