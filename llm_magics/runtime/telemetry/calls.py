@@ -68,10 +68,12 @@ class _RunningSpan:
         self.sdk = found
         self.span: Span = trace.INVALID_SPAN
         self._token: Token[Context] | None = None
-        self._began = time.perf_counter()
+        self._began, self._began_ns = time.perf_counter(), time.time_ns()
         self.elapsed_s = 0.0
         if found.tracer is not None:
-            self.span = found.tracer.start_span(name, kind=kind, attributes=attributes)
+            self.span = found.tracer.start_span(
+                name, kind=kind, attributes=attributes, start_time=self._began_ns
+            )
             self._token = context.attach(trace.set_span_in_context(self.span))
         self.contents = sdk.allowed_contents()
 
@@ -91,6 +93,10 @@ class _RunningSpan:
             # The garbage collector ends a stream that was not closed, in another context.
             with suppress(ValueError, RuntimeError):
                 self._token.var.reset(self._token)
+
+    def end(self) -> None:
+        """End the span when its clock stopped, so that it lasts as long as the metric says."""
+        self.span.end(self._began_ns + round(self.elapsed_s * 1e9))
 
     def context(self) -> Context:
         """Return the context with the span, for what is recorded after its end."""
@@ -132,7 +138,7 @@ class CallSpan:
         try:
             self._record(target, response, details(), error)
         finally:
-            running.span.end()
+            running.end()
 
     def _record(
         self, target: Target, response: Response, details: CallDetails, error: BaseException | None
@@ -312,7 +318,7 @@ class ToolSpan:
         if running.sdk.instruments is not None:
             duration = running.sdk.instruments.tool_duration
             duration.record(running.elapsed_s, attributes, running.context())
-        running.span.end()
+        running.end()
 
 
 @contextmanager

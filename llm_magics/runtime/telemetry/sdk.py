@@ -57,7 +57,9 @@ def _parse_contents(name: str) -> frozenset[str]:
         return Contents.NO_CONTENT.value
     if name not in Contents.__members__:
         known = ", ".join(Contents.__members__)
-        logger.warning("%s is not one of the values %s: contents are left out.", CONTENT_VARIABLE, known)
+        logger.warning(
+            "%s is not one of the values %s: contents are left out.", CONTENT_VARIABLE, known
+        )
         return Contents.NO_CONTENT.value
     return Contents[name].value
 
