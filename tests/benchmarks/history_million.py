@@ -23,8 +23,8 @@ from llm_magics.runtime.history.entries import Details
 from llm_magics.runtime.history.retention import Limits
 from llm_magics.runtime.history.writer import History
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.storage.run_log import Run
 from llm_magics.types import ChatMessage
+from tests.support.runs import run_at
 
 RUNS = 1_000_000
 STEP = 10_000
@@ -80,25 +80,7 @@ def add_seconds(path: Path) -> list[float]:
             ChatMessage("user", f"{number}"),
         )
         answer = Response("word " * 40, model="openai/new", messages=messages)
-        run = Run(
-            time=datetime.now(UTC),
-            provider="openai",
-            model="new",
-            kind="chat",
-            ttft_s=0.1,
-            itl_ms=5.0,
-            e2e_s=1.0,
-            load_s=0.0,
-            input_tokens=30,
-            output_tokens=40,
-            tokens_per_s=30.0,
-            cost_usd=0.001,
-            cached=False,
-            retries=0,
-            fallback_from=None,
-            finish_reason="stop",
-            error=None,
-        )
+        run = run_at(datetime.now(UTC))
         began = time.perf_counter()
         history.add(run, answer, Details())
         taken.append(time.perf_counter() - began)

@@ -30,8 +30,8 @@ from llm_magics.runtime.history.entries import (
 from llm_magics.runtime.history.retention import Limits
 from llm_magics.runtime.history.writer import History
 from llm_magics.runtime.response import Response
-from llm_magics.runtime.storage.run_log import Run
 from llm_magics.types import ChatMessage, ToolCall
+from tests.support.runs import run_at
 
 LIMITS = Limits(max_bytes=2_000_000_000, max_days=730)
 
@@ -46,29 +46,6 @@ for number in range(int(sys.argv[2])):
     add(history, f"question {sys.argv[3]}-{number}")
     print(number, flush=True)
 """
-
-
-def run_at(moment: datetime) -> Run:
-    """A call at a time."""
-    return Run(
-        time=moment,
-        provider="lab",
-        model="big",
-        kind="chat",
-        ttft_s=0.1,
-        itl_ms=5.0,
-        e2e_s=1.0,
-        load_s=0.0,
-        input_tokens=10,
-        output_tokens=20,
-        tokens_per_s=30.0,
-        cost_usd=0.001,
-        cached=False,
-        retries=0,
-        fallback_from=None,
-        finish_reason="stop",
-        error=None,
-    )
 
 
 def add(history: History, text: str, moment: datetime | None = None) -> None:
