@@ -26,7 +26,7 @@ import h11
 import httpcore
 
 from llm_magics._util.text import reason_of
-from llm_magics.http.timing import TimestampStream
+from llm_magics.http.timing import TimestampStream, run_within
 
 # The delay before trying the next address of a host (RFC 8305), in seconds.
 _NEXT_ADDRESS_S = 0.25
@@ -92,8 +92,7 @@ class TimestampBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> TimestampStream:
         try:
-            async with asyncio.timeout(timeout):
-                connection = await _connect(host, port)
+            connection = await run_within(timeout, _connect(host, port))
         except TimeoutError as error:
             msg = f"no connection within {timeout:g} s" if timeout else str(error)
             raise httpcore.ConnectTimeout(msg) from error
@@ -115,11 +114,10 @@ async def _connect(host: str, port: int) -> socket.socket:
     The next address is tried after a short delay or when the previous one has failed, so that an
     address that drops packets does not delay the others (RFC 8305).
     """
-    loop = asyncio.get_running_loop()
     try:
         # As bytes: the name is already ASCII; Python would encode a string by another IDNA
         # standard.
-        found = await loop.getaddrinfo(host.encode("ascii"), port, type=socket.SOCK_STREAM)
+        found = await _resolve(host.encode("ascii"), port)
     except UnicodeError as error:
         msg = f"{host!r} is not a valid host name"
         raise OSError(msg) from error
@@ -146,6 +144,14 @@ async def _connect(host: str, port: int) -> socket.socket:
             each.cancel()
             each.add_done_callback(_close_connected)
     raise first_error or OSError(f"{host!r} has no address")
+
+
+async def _resolve(host: bytes, port: int) -> list[Any]:
+    """Return the addresses of ``host``; only a name needs a thread, and those may all be busy."""
+    kind = socket.SOCK_STREAM
+    with suppress(socket.gaierror):
+        return socket.getaddrinfo(host, port, type=kind, flags=socket.AI_NUMERICHOST)
+    return await asyncio.get_running_loop().getaddrinfo(host, port, type=kind)
 
 
 def _as_os_error(error: BaseException) -> OSError:

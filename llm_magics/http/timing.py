@@ -18,7 +18,7 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -29,6 +29,30 @@ import httpcore
 from llm_magics._util.text import reason_of
 
 _T = TypeVar("_T")
+
+# A connection takes a few turns of the event loop.
+_TURNS_AFTER_DEADLINE = 20
+
+
+async def run_within(timeout: float | None, work: Coroutine[Any, Any, _T]) -> _T:
+    """
+    Return the result of ``work``, or raise `TimeoutError` after ``timeout`` seconds.
+
+    In a busy event loop, a connection can be established before the deadline without having had its
+    turn; the work therefore gets some more turns of the loop after it.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait({task}, timeout=timeout)
+        for _ in range(_TURNS_AFTER_DEADLINE):
+            if task.done():
+                return task.result()
+            await asyncio.sleep(0)
+        raise TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -212,8 +236,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         """Return a TLS stream over this connection."""
         stream = TLSTimestampStream(self, ssl_context, server_hostname)
         try:
-            async with asyncio.timeout(timeout):
-                await stream.handshake()
+            await run_within(timeout, stream.handshake())
         except TimeoutError as error:
             await self.aclose()
             msg = f"no TLS handshake within {timeout:g} s"

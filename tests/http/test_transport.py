@@ -52,6 +52,24 @@ def test_a_dead_host_is_given_up_soon() -> None:
     assert caught.value.provider == "openai"
 
 
+def test_a_busy_loop_does_not_end_a_connection() -> None:
+    """The time in which our own event loop was busy is not a delay of the server."""
+
+    async def block() -> None:
+        for _ in range(5):
+            await asyncio.sleep(0)
+            time.sleep(0.15)  # noqa: ASYNC251 - it blocks on purpose
+
+    async def use(url: str) -> object:
+        transport = Transport(url, timeouts=Timeouts(connect=0.1))
+        reply, _ = await asyncio.gather(transport.send("GET", "/models"), block())
+        await transport.close()
+        return reply
+
+    with serving(as_json({})) as server:
+        assert asyncio.run(use(server.url)) is not None
+
+
 def test_a_closed_port_is_said_at_once() -> None:
     """The hint says what to do."""
     with pytest.raises(errors.ConnectionError, match="Could not connect to") as caught:
