@@ -113,7 +113,7 @@ def look(
         sums[:, position], squares[:, position], counts[position] = drawn
         begin = end
     sums, squares = sums.cumsum(axis=1), squares.cumsum(axis=1)
-    statistics = _studentize(sums, squares, counts.cumsum())
+    statistics = studentize(sums, squares, counts.cumsum())
     return Looks(statistics, [min(1.0, end / final) for end in ends])
 
 
@@ -122,7 +122,7 @@ def _as_matrix(values: Any) -> Matrix:
     return found.reshape(len(found), -1)
 
 
-def _studentize(sums: Matrix, squares: Matrix, counts: Matrix) -> Matrix:
+def studentize(sums: Matrix, squares: Matrix, counts: Matrix) -> Matrix:
     """Return minus the mean divided by its standard error; infinite if all differences are equal."""
     n = np.maximum(counts, 1)
     mean = sums / n

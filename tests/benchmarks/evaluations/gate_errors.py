@@ -118,13 +118,19 @@ def answer(rng: Generator, chance: NDArray[np.float64], repeats: int, kind: str)
     return (rng.random((len(chance), repeats)) < chance[:, None]).astype(np.float64)
 
 
+def compared(stored: NDArray, new: NDArray, *, flaky: bool) -> tuple[NDArray, NDArray]:
+    """Return the answers that the gate compares: without flaky items and what decides about them."""
+    deciding = deciding_repeats(stored.shape[1]) if flaky else 0
+    if not deciding:
+        return stored, new
+    keys = [f"{item:06}" for item in range(len(stored))]
+    kept = ~flaky_items(stored[:, :deciding], keys)
+    return stored[kept, deciding:], new[kept]
+
+
 def observe(stored: NDArray, new: NDArray, *, flaky: bool) -> Looks:
     """Return the looks at one check, as the gate does."""
-    deciding = deciding_repeats(stored.shape[1]) if flaky else 0
-    if deciding:
-        keys = [f"{item:06}" for item in range(len(stored))]
-        kept = ~flaky_items(stored[:, :deciding], keys)
-        stored, new = stored[kept, deciding:], new[kept]
+    stored, new = compared(stored, new, flaky=flaky)
     n = len(stored)
     return look(stored, new, wave_ends(n, count_looks(n)), n)
 
