@@ -5,7 +5,7 @@ A pytest plugin: the checks of gate files as tests.
 
 Without ``--llm-gate`` it does nothing, and imports nothing but pytest. Every check of a gate file
 is a test, which fails unless the check passes. All gates of a run share its error rate of 5 %;
-they are run together, with the first of their tests.
+they are run together, with the first of their tests. The workers of pytest-xdist share one run.
 """
 
 from __future__ import annotations
@@ -114,19 +114,34 @@ _RESULT: pytest.StashKey[RunResult | Exception] = pytest.StashKey()
 def _run_once(session: pytest.Session) -> RunResult:
     """Return the results of all gates of the session, which are run once."""
     from llm_magics.errors import LLMError
-    from llm_magics.evaluations.gate.runner import Mode, Options, run_gates
 
     stash = session.config.stash
     if _RESULT not in stash:
-        mode = Mode(session.config.getoption("--llm-gate-mode"))
         try:
-            stash[_RESULT] = run_gates(list(_gates(session)), Options(mode=mode))
+            stash[_RESULT] = _run(session)
         except LLMError as error:
             stash[_RESULT] = error
     found = stash[_RESULT]
     if isinstance(found, Exception):
         raise found
     return found
+
+
+def _run(session: pytest.Session) -> RunResult:
+    """Run all gates of the session, or wait for another worker of pytest-xdist that does."""
+    from llm_magics.evaluations.gate.runner import Mode, Options, run_gates
+    from llm_magics.evaluations.gate.shared_run import run_once
+
+    def run() -> RunResult:
+        mode = Mode(session.config.getoption("--llm-gate-mode"))
+        return run_gates(list(_gates(session)), Options(mode=mode))
+
+    # Workers on this machine have their temporary folders in that of the session.
+    worker = getattr(session.config, "workerinput", {})
+    folder = session.config.getoption("basetemp")
+    if "testrunuid" not in worker or folder is None:
+        return run()
+    return run_once(Path(folder).parent / f"llm-gate-{worker['testrunuid']}.json", run)
 
 
 def _gates(session: pytest.Session) -> Iterator[Gate]:

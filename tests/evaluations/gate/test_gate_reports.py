@@ -8,6 +8,8 @@ import subprocess
 import sys
 import tomllib
 import xml.etree.ElementTree as ET
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,10 @@ from junitparser import Error, Failure, JUnitXml
 
 import llm_magics
 from llm_magics.__main__ import main
-from llm_magics.errors import GateError
+from llm_magics.errors import GateError, UsageError
 from llm_magics.evaluations.gate.reports import format_junit, format_markdown, format_text
 from llm_magics.evaluations.gate.results import CheckResult, Outcome, RunResult
+from llm_magics.evaluations.gate.shared_run import run_once
 from tests.evaluations.gate.gate_folders import write_baseline, write_gate, write_recording
 
 HOSTILE = "a|b<script>alert(1)</script>\x00\x1b[31m\ud800 `x`\n# title"
@@ -50,7 +53,13 @@ ALL = RunResult(
         check(),
         check(outcome=Outcome.FAILED, score="numeric", worse=(("q1", 1.0, 0.0),), flaky=("q9",)),
         check(outcome=Outcome.UNDECIDED, gate="sales", reason="a drop of 0.05 needs 736 items"),
-        check(outcome=Outcome.NOT_RECORDED, gate="sales", new=math.nan, unrecorded=("q1", "q2")),
+        check(
+            outcome=Outcome.NOT_RECORDED,
+            gate="sales",
+            score="regex",
+            new=math.nan,
+            unrecorded=("q1", "q2"),
+        ),
     ),
     notes=("support: changed since the baseline: prompt.",),
 )
@@ -97,17 +106,40 @@ def test_junit_counts_failures_and_errors():
 
 
 def test_junit_has_the_elements_of_its_schema():
-    """The elements and attributes are those of the JUnit schema, in their order."""
-    root = ET.fromstring(format_junit(ALL))
+    """Elements, attributes and required attributes are those of Jenkins' schema of JUnit."""
     counts = {"name", "tests", "failures", "errors", "time"}
-    assert root.tag == "testsuites"
+    root = ET.fromstring(format_junit(ALL))
+    assert (root.tag, set(root.attrib)) == ("testsuites", counts)
     for suite in root:
-        assert (suite.tag, set(suite.attrib)) == ("testsuite", counts)
+        assert (suite.tag, set(suite.attrib)) == ("testsuite", counts | {"skipped"})
+        assert suite.get("skipped") == "0"
         for case in suite:
             assert (case.tag, set(case.attrib)) == ("testcase", {"classname", "name", "time"})
             (outcome,) = case
             assert outcome.tag in {"failure", "error", "system-out"}
             assert set(outcome.attrib) <= {"type", "message"}
+
+
+def test_only_passed_checks_look_passed_in_junit():
+    """GitHub's reporters, GitLab and Jenkins count a case without failure, error or skipped as passed."""
+    cases = ET.fromstring(format_junit(ALL)).iter("testcase")
+    bad = ("failure", "error", "skipped")
+    shown = [next((each for tag in bad for each in case.findall(tag)), None) for case in cases]
+    assert [None if each is None else each.get("message") for each in shown] == [
+        None,
+        "failed: no drop was found",
+        "undecided: a drop of 0.05 needs 736 items",
+        "not recorded: no drop was found",
+    ]
+
+
+def test_cases_of_junit_have_different_names_and_add_up():
+    """GitLab shows only the first case of a name, and tools add up the times of the cases."""
+    root = ET.fromstring(format_junit(replace(ALL, elapsed_s=2.0)))
+    cases = list(root.iter("testcase"))
+    assert len({(each.get("classname"), each.get("name")) for each in cases}) == 4
+    assert sum(float(each.get("time")) for each in cases) == 2.0 == float(root.get("time"))
+    assert [each.get("time") for each in root] == ["1.000", "1.000"]
 
 
 def test_reports_of_hostile_names_are_harmless():
@@ -250,3 +282,60 @@ def test_plugin_imports_nothing_without_its_flag(tmp_path):
     )
     done = run_pytest(tmp_path)
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_processes_share_one_run(tmp_path):
+    """The first runs, the others wait for its result, which is read without a change."""
+    calls = []
+
+    def run():
+        calls.append(1)
+        return ALL
+
+    path = tmp_path / "result.json"
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda _: run_once(path, run), range(8)))
+    assert len(calls) == 1
+    assert {repr(each) for each in found} == {repr(ALL)}
+
+
+def test_processes_share_the_error_of_a_run(tmp_path):
+    """A run that failed is not repeated; the others raise its error, with what to do."""
+    path = tmp_path / "result.json"
+
+    def fail():
+        raise UsageError("No baseline.", hint="Write it.")
+
+    def never():
+        raise AssertionError
+
+    for run in (fail, never):
+        with pytest.raises(UsageError, match="No baseline") as caught:
+            run_once(path, run)
+        assert caught.value.hint == "Write it."
+
+
+COUNTING = """\
+from llm_magics.providers.echo import EchoProvider
+
+stream = EchoProvider.stream_chat
+
+def counted(self, messages, model, parameters):
+    with open("asked", "a", encoding="utf-8") as file:
+        file.write(f"{messages[-1].content}\\n")
+    return stream(self, messages, model, parameters)
+
+EchoProvider.stream_chat = counted
+"""
+
+
+def test_workers_of_xdist_ask_once(tmp_path):
+    """With two workers of pytest-xdist each item is asked once, and every check is reported."""
+    for name in ("one", "two"):
+        models = "{a: echo/echo, b: echo/echo}"
+        write_baseline(write_gate(tmp_path / "evals", name, items=20, drop=0.5, models=models))
+    (tmp_path / "conftest.py").write_text(COUNTING, encoding="utf-8")
+    done = run_pytest(tmp_path, "--llm-gate", "--llm-gate-mode=live", "-p", "xdist", "-n", "2")
+    assert "4 passed" in done.stdout, done.stdout
+    asked = (tmp_path / "asked").read_text("utf-8").split()
+    assert sorted(asked, key=int) == [str(each) for each in range(20) for _ in range(4)]
