@@ -49,7 +49,8 @@ def history(
             ``"WHERE model LIKE 'openai/%' AND cost_usd > 0.01"``.
         search: words that the prompt or the answer contains; ``"quotes"``, ``OR``, ``NOT`` and
             ``prefix*`` as in SQLite's full-text search.
-        sql: a complete query in SQLite's SQL; the table is ``runs``. It cannot change anything.
+        sql: a complete query in SQLite's SQL; the tables are ``runs`` and ``days``, the calls,
+            tokens and cost of each day (UTC) and model. It cannot change anything.
         limit: the maximum number of rows; ``None`` returns all.
 
     Raises:

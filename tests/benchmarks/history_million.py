@@ -1,19 +1,21 @@
 """
 The history with 1,000,000 runs: ``python -m tests.benchmarks.history_million FOLDER``.
 
-It fills a file once (10 minutes), and prints the seconds of the queries that must take less than a second,
-of storing a call on the caller's path, and the size of the file.
+It fills a file once (10 minutes), and prints the seconds of the queries that must take less than a
+second, of storing a call on the caller's path, and the size of the file.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,12 +64,13 @@ def entries(first: int, count: int, rng: random.Random) -> Iterator[dict[str, An
         }
 
 
-def fill(path: Path) -> None:
-    """Store the runs that the file does not have."""
+def fill(path: Path) -> int:
+    """Store the runs that the file does not have, and return their number."""
     with closing(open_history(path)) as connection:
         known = connection.execute("SELECT count(*) FROM run").fetchone()[0]
         for first in range(known, RUNS, STEP):
             insert_entries(connection, entries(first, STEP, random.Random(first)))
+    return max(0, RUNS - known)
 
 
 def add_seconds(path: Path) -> list[float]:
@@ -97,28 +100,47 @@ def main() -> None:
     folder: Path = parser.parse_args().folder
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "history.sqlite"
-    fill(path)
-    month = "SELECT substr(time, 1, 7) AS month, model, sum(cost_usd) FROM runs GROUP BY 1, 2"
+    began = time.perf_counter()
+    if added := fill(path):
+        print(f"filling: {time.perf_counter() - began:,.0f} s ({added:,} runs)")
+    month = "SELECT substr(day, 1, 7) AS month, model, sum(cost_usd) FROM days GROUP BY 1, 2"
+    scan = "SELECT substr(time, 1, 7) AS month, model, sum(cost_usd) FROM runs GROUP BY 1, 2"
     cases: dict[str, Callable[[], Any]] = {
         "the last 50 of a model": lambda: queries.find_runs(
             path, f"WHERE model = '{MODELS[3]}'", None, 50
         ),
+        "the last 50 of a provider": lambda: queries.find_runs(
+            path, "WHERE model LIKE 'openai/%'", None, 50
+        ),
+        "the last 1,000 of a provider": lambda: queries.find_runs(
+            path, "WHERE model LIKE 'openai/%'", None, 1_000
+        ),
+        "the last 50 of a provider that was never called": lambda: queries.find_runs(
+            path, "WHERE model LIKE 'other/%'", None, 50
+        ),
         "cost by month and model": lambda: queries.query(path, month),
+        "cost by month and model, from all runs": lambda: queries.query(path, scan),
         "full-text search (1 % match)": lambda: queries.find_runs(path, "", "refund", 50),
         "full-text search (a rare word)": lambda: queries.find_runs(path, "", "word77 word99", 50),
         "one run by its id": lambda: queries.load_run(path, f"{RUNS // 2:021x}"),
-        "%llm cost week": lambda: queries.cost(path, "week"),
-        "%llm cost by model": lambda: queries.cost(path, "by model"),
+        **{
+            f"%llm cost {period}": partial(queries.cost, path, period)
+            for period in queries.PERIODS
+        },
     }
     for name, work in cases.items():
         seconds = []
-        for _ in range(3):
+        for _ in range(5):
             began = time.perf_counter()
             found = work()
             seconds.append(time.perf_counter() - began)
-        print(f"{name}: {statistics.median(seconds):.3f} s ({len(found):,})")
+        longest = max(seconds)
+        print(
+            f"{name}: {statistics.median(seconds):.3f} s, at most {longest:.3f} ({len(found):,})"
+        )
     taken = add_seconds(path)
     print(f"storing a call: median {taken[500] * 1e3:.3f} ms, 99 % {taken[990] * 1e3:.3f} ms")
+    print(f"load: {', '.join(f'{each:.1f}' for each in os.getloadavg())} ({os.cpu_count()} cores)")
     print(f"size: {path.stat().st_size / 1e6:,.0f} MB")
 
 

@@ -69,9 +69,9 @@ def test_history_is_exported(asked: InteractiveShell, tmp_path: Path) -> None:
         asked.run_line_magic("llm", "history export")
 
 
-@pytest.mark.parametrize("period", ["week", "month", "by model"])
+@pytest.mark.parametrize("period", ["week", "month", "by month", "by model"])
 def test_cost_adds_up_past_calls(asked: InteractiveShell, period: str) -> None:
-    """Of all sessions, by day and model, or by model."""
+    """Of all sessions, by day or month and model, or by model."""
     found = asked.run_line_magic("llm", f"cost {period}")
     assert found["calls"].tolist() == [3]
     assert found["model"].tolist() == ["echo/echo"]

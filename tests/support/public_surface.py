@@ -250,6 +250,7 @@ def columns(folder: Path) -> dict[str, Any]:
                 "runs",
                 "cost",
                 "cost week",
+                "cost by month",
                 "cost by model",
                 "threads",
                 "config",

@@ -92,23 +92,26 @@ def audit(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame
     return audited(Path(one_word("audit", rest, "a notebook", "notebook.ipynb")))
 
 
-@command("cost [cells|week|month|by model]")
+@command("cost [cells|week|month|by month|by model]")
 def cost(shell: InteractiveShell, rest: str, variables: Variables) -> DataFrame:
     """
     Show the calls, tokens and cost of this session, by model or by cell.
 
-    week and month show those of all sessions by day and model, and "by model" all of the history.
+    week and month show those of all sessions by day and model, until today; "by month" and
+    "by model" those of the whole history. Days and months are in UTC.
     Calls without a known price are counted in ``unpriced`` and not in the cost. The tokens and the
     cost of thinking are part of the output and of the cost; they are missing if the service does
     not report them.
     """
-    if rest in ("week", "month", "by model"):
+    from llm_magics.runtime.history.queries import PERIODS
+
+    if rest in PERIODS:
         from llm_magics.past_runs import history_file
         from llm_magics.runtime.history.queries import cost as past_cost
 
         return past_cost(history_file(), rest)
     if rest not in ("", "cells"):
-        msg = f"%llm cost takes cells, week, month, by model or no argument (got {rest!r})."
+        msg = f"%llm cost takes cells, {', '.join(PERIODS)} or no argument (got {rest!r})."
         raise UsageError(msg, hint="Use %llm cost cells for the cost of each cell.")
     return _session_cost(by_cell=rest == "cells")
 

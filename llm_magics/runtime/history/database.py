@@ -3,7 +3,8 @@ The SQLite file of the history.
 
 Messages, answers and parameters are stored once each, by a digest of their content, compressed, in
 ``contents``. ``uses`` has the runs of each content, and ``search`` is a full-text index of the
-contents. The view ``runs`` joins them again; it is what users query.
+contents. The view ``runs`` joins them again; it is what users query. ``daily`` has the totals of
+each day and model, so that costs of a year are added up in milliseconds.
 """
 
 from __future__ import annotations
@@ -20,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from llm_magics.errors import HistoryError
-from llm_magics.runtime.history.entries import (
-    RUN_COLUMNS,
-    text_of_answer,
-    text_of_message,
-)
+from llm_magics.runtime.history import schema
+from llm_magics.runtime.history.entries import text_of_answer, text_of_message
+from llm_magics.runtime.history.schema import COLUMNS, VIEWS
 from llm_magics.runtime.storage.sqlite_files import transaction
 
 # Kernels write for some milliseconds, and for seconds when they delete old runs.
@@ -32,53 +31,6 @@ _BUSY_S = 30.0
 
 # SQLite calls a function after this number of its instructions, so that an interrupt is noticed.
 _INSTRUCTIONS = 100_000
-
-# The columns of a run that are not in `RUN_COLUMNS`; contents are references to their rows.
-_ORIGIN_COLUMNS = ("id", "time", "model", "session", "notebook", "cell_id", "request_id")
-_TEMPLATE_COLUMNS = ("template", "template_digest")
-_CONTENT_COLUMNS = ("parameters", "context", "prompt", "answer")
-_COLUMNS = (*_ORIGIN_COLUMNS, *RUN_COLUMNS, *_TEMPLATE_COLUMNS, *_CONTENT_COLUMNS)
-
-# The columns of the view, in the order in which users see them.
-VIEW_COLUMNS = (
-    "id",
-    "time",
-    "provider",
-    "model",
-    *(name for name in RUN_COLUMNS if name not in ("provider", "cell")),
-    "notebook",
-    "cell",
-    "cell_id",
-    "session",
-    "request_id",
-    "template",
-    "template_digest",
-    "parameters",
-    "prompt",
-    "answer",
-)
-
-_SCHEMA = """
-CREATE TABLE run (
-    serial INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, time TEXT NOT NULL, model TEXT NOT NULL,
-    session TEXT, notebook TEXT, cell_id TEXT, request_id TEXT,
-    provider TEXT, kind TEXT, ttft_s REAL, itl_ms REAL, e2e_s REAL, load_s REAL,
-    input_tokens INTEGER, output_tokens INTEGER, reasoning_tokens INTEGER, tokens_per_s REAL,
-    cost_usd REAL, reasoning_usd REAL, cached INTEGER, retries INTEGER, fallback_from TEXT,
-    finish_reason TEXT, error TEXT, cell INTEGER, template TEXT, template_digest TEXT,
-    parameters INTEGER, context TEXT, prompt INTEGER, answer INTEGER
-);
-CREATE INDEX run_by_time ON run (time);
-CREATE INDEX run_by_model ON run (model, time, cost_usd, input_tokens, output_tokens);
-CREATE TABLE contents (
-    serial INTEGER PRIMARY KEY, digest BLOB UNIQUE NOT NULL, data BLOB NOT NULL
-);
-CREATE TABLE uses (content INTEGER, run INTEGER, PRIMARY KEY (content, run)) WITHOUT ROWID;
-CREATE VIRTUAL TABLE search USING fts5 (text, content='');
-"""
-
-# The statements from each version of the file to the next. A file without a version is new.
-_MIGRATIONS: dict[int, str] = {0: _SCHEMA}
 
 _NETWORK_FILE_SYSTEMS = ("nfs", "cifs", "smb", "9p", "afs", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "glusterfs", "wekafs")  # fmt: skip
 
@@ -108,30 +60,12 @@ def open_history(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_size_limit = 8000000")
         # What was deleted cannot be read from the file either.
         connection.execute("PRAGMA secure_delete = ON")
-        _migrate(connection)
+        schema.migrate(connection)
         connection.execute("PRAGMA synchronous = NORMAL")
     except BaseException:
         connection.close()
         raise
     return connection
-
-
-def _migrate(connection: sqlite3.Connection) -> None:
-    newest = max(_MIGRATIONS) + 1
-    if _version(connection) == newest:
-        return
-    with transaction(connection):
-        version = _version(connection)  # another kernel may have been faster
-        if version > newest:
-            msg = "it was written by a newer version of this package"
-            raise OSError(msg)
-        if version == 0 and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-            msg = "it is the database of another program"
-            raise OSError(msg)
-        for step in range(version, newest):
-            for statement in _statements(_MIGRATIONS[step]):
-                connection.execute(statement)
-        connection.execute(f"PRAGMA user_version = {newest}")
 
 
 def check(connection: sqlite3.Connection) -> None:
@@ -145,29 +79,16 @@ def check(connection: sqlite3.Connection) -> None:
         "SELECT max(serial) FROM run",
         "SELECT max(serial) FROM contents",
         "SELECT max(content) FROM uses",
+        "SELECT max(day) FROM daily",
         "SELECT rowid FROM search WHERE search MATCH 'a' LIMIT 1",
     ):
         connection.execute(query).fetchone()
 
 
-def _version(connection: sqlite3.Connection) -> int:
-    return int(connection.execute("PRAGMA user_version").fetchone()[0])
-
-
-def _statements(script: str) -> Iterator[str]:
-    """Return the statements of a script; ``executescript`` would end the transaction."""
-    statement = ""
-    for line in script.splitlines(keepends=True):
-        statement += line
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
-
-
 def insert_entries(connection: sqlite3.Connection, entries: Iterable[Mapping[str, Any]]) -> int:
     """Store entries in one transaction, and return their number; known ones are not stored again."""
-    places = ", ".join("?" * len(_COLUMNS))
-    insert = f"INSERT OR IGNORE INTO run ({', '.join(_COLUMNS)}) VALUES ({places})"  # noqa: S608
+    places = ", ".join("?" * len(COLUMNS))
+    insert = f"INSERT OR IGNORE INTO run ({', '.join(COLUMNS)}) VALUES ({places})"  # noqa: S608
     count = 0
     with transaction(connection):
         for entry in entries:
@@ -176,7 +97,7 @@ def insert_entries(connection: sqlite3.Connection, entries: Iterable[Mapping[str
                 continue
             contents = _insert_contents(connection, entry)
             values = {**entry, **contents, "context": json.dumps(contents["context"])}
-            cursor = connection.execute(insert, [values.get(name) for name in _COLUMNS])
+            cursor = connection.execute(insert, [values.get(name) for name in COLUMNS])
             serials = {contents["prompt"], contents["answer"], contents["parameters"]}
             serials |= set(contents["context"])
             connection.executemany(
@@ -286,7 +207,7 @@ def release_space(connection: sqlite3.Connection) -> None:
 @contextmanager
 def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
-    Open the file for queries, which cannot change it, with the view ``runs``.
+    Open the file for queries, which cannot change it, with the views that users query.
 
     Raises:
         HistoryError: the file does not exist yet, or a query fails.
@@ -295,33 +216,36 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
         msg = f"No call is stored yet: {path} does not exist."
         raise HistoryError(msg, hint="Each call of %%llm, %embed or lm.ask adds a row.")
     try:
-        uri = f"{path.absolute().as_uri()}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=_BUSY_S)) as connection:
+        with closing(_connect_to_read(path)) as connection:
             connection.set_progress_handler(lambda: 0, _INSTRUCTIONS)
             connection.create_function("content_text", 1, _content_text, deterministic=True)
             connection.create_function("content_json", 1, _content_json, deterministic=True)
-            connection.execute(_view())
-            connection.execute(
-                "SELECT 1 FROM search LIMIT 0"
-            )  # it is opened before the authorizer
+            for view in VIEWS:
+                connection.execute(view)
+            # The index is opened before the authorizer.
+            connection.execute("SELECT 1 FROM search LIMIT 0")
             connection.set_authorizer(_authorize)
             yield connection
     except sqlite3.Error as error:
         msg = f"The query of the history failed: {error}."
-        hint = "The table is runs; lm.history().columns lists its columns."
+        hint = "The tables are runs and days; lm.history().columns lists the columns of runs."
         raise HistoryError(msg, hint=hint) from None
 
 
-def _view() -> str:
-    # SQLite skips subqueries, unlike joins, where a query does not use the column.
-    content = "(SELECT {}(data) FROM contents WHERE contents.serial = run.{}) AS {}"
-    forms = {
-        "prompt": content.format("content_text", "prompt", "prompt"),
-        "answer": content.format("content_text", "answer", "answer"),
-        "parameters": content.format("content_json", "parameters", "parameters"),
-    }
-    columns = ", ".join(forms.get(name, f"run.{name}") for name in VIEW_COLUMNS)
-    return f"CREATE TEMP VIEW runs AS SELECT {columns} FROM run"  # noqa: S608 (names of columns)
+def _connect_to_read(path: Path) -> sqlite3.Connection:
+    """Return a connection that cannot write, to a file of the current version."""
+    uri = f"{path.absolute().as_uri()}?mode=ro"
+    connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
+    try:
+        is_old = schema.is_old(connection)
+    except BaseException:
+        connection.close()
+        raise
+    if not is_old:
+        return connection
+    connection.close()
+    open_history(path).close()
+    return sqlite3.connect(uri, uri=True, timeout=_BUSY_S)
 
 
 _ALLOWED = {

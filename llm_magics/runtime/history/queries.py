@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llm_magics.errors import HistoryError, UsageError
-from llm_magics.runtime.history.database import VIEW_COLUMNS, load_content, reading
+from llm_magics.runtime.history.database import load_content, reading
+from llm_magics.runtime.history.schema import VIEW_COLUMNS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -35,7 +36,14 @@ _TYPES = {
 _SHOWN = ("id", "time", "model", "output_tokens", "cost_usd", "finish_reason", "prompt", "answer")
 _EMPTY = "No such calls in the history."
 
-_PERIODS = {"week": ("-7 days", "%Y-%m-%d", "day"), "month": ("-1 month", "%Y-%m-%d", "day")}
+# The queries of `cost` by period: how calls are grouped, and of which days.
+_GROUPS: dict[str, tuple[tuple[str, ...], str]] = {
+    "week": (("day", "model"), "WHERE day > date('now', '-7 days')"),
+    "month": (("day", "model"), "WHERE day > date('now', '-1 month')"),
+    "by month": (("substr(day, 1, 7) AS month", "model"), ""),
+    "by model": (("model",), ""),
+}
+PERIODS = tuple(_GROUPS)
 
 
 class StoredRun(NamedTuple):
@@ -112,9 +120,12 @@ def _frame(connection: sqlite3.Connection, sql: str, values: Sequence[Any]) -> D
         raise HistoryError(msg, hint="Use a SELECT on the table runs.")
     names = [column[0] for column in cursor.description]
     frame = CompactFrame(cursor.fetchall(), columns=names)
-    for name, kind in _TYPES.items():
-        if names.count(name) == 1:
-            with suppress(TypeError, ValueError):  # a column of the user's own with this name
+    types = {name: kind for name, kind in _TYPES.items() if names.count(name) == 1}
+    try:
+        frame = frame.astype(types)  # all at once: each conversion copies the frame
+    except (TypeError, ValueError):  # a column of the user's own with such a name
+        for name, kind in types.items():
+            with suppress(TypeError, ValueError):
                 frame = frame.astype({name: kind})
     if set(_SHOWN) <= set(names):
         frame = display_columns(frame, *_SHOWN)
@@ -156,32 +167,23 @@ def load_run(path: Path, run_id: str) -> StoredRun:
 
 def cost(path: Path, period: str) -> DataFrame:
     """
-    Return calls, tokens and cost: by model, or by day and model in the last week or month.
+    Return calls, tokens and cost by model, by month and model, or by day and model of the last days.
+
+    Days and months are in UTC.
 
     Args:
         path: the history.
-        period: ``week``, ``month`` or ``by model``.
+        period: ``week`` or ``month``, which end today; ``by month`` or ``by model``.
     """
-    figures = (
-        "count(*) AS calls, sum(input_tokens) AS input_tokens, sum(output_tokens) AS output_tokens,"
-        " sum(cost_usd) AS cost_usd, sum(cost_usd IS NULL) AS unpriced"
+    names, days = _GROUPS[period]
+    groups = ", ".join(str(place) for place in range(1, len(names) + 1))
+    order = "cost_usd DESC" if period == "by model" else groups
+    sql = (
+        f"SELECT {', '.join(names)}, sum(calls) AS calls, sum(input_tokens) AS input_tokens,"  # noqa: S608
+        " sum(output_tokens) AS output_tokens, sum(cost_usd) AS cost_usd,"
+        f" sum(unpriced) AS unpriced FROM days {days} GROUP BY {groups} ORDER BY {order}"
     )
-    if period in _PERIODS:
-        span, form, name = _PERIODS[period]
-        sql = (
-            f"SELECT strftime('{form}', time) AS {name}, model, {figures} FROM runs"  # noqa: S608
-            f" WHERE time >= datetime('now', '{span}') GROUP BY 1, 2 ORDER BY 1, 2"
-        )
-    else:
-        sql = f"SELECT model, {figures} FROM runs GROUP BY 1 ORDER BY cost_usd DESC"  # noqa: S608
     return query(path, sql)
-
-
-def select_ids(path: Path, where: str) -> list[str]:
-    """Return the identifiers of the runs that ``where`` selects."""
-    with reading(path) as connection:
-        rows = connection.execute(f"SELECT id FROM runs {where}")  # noqa: S608 (the user's own query)
-        return [row[0] for row in rows]
 
 
 def export(path: Path, target: Path) -> int:

@@ -14,7 +14,7 @@ import pytest
 import llm_magics as lm
 from llm_magics import past_runs
 from llm_magics.errors import ConfigurationError, HistoryError, ProviderError, UsageError
-from llm_magics.runtime.history.database import VIEW_COLUMNS
+from llm_magics.runtime.history.schema import VIEW_COLUMNS
 from llm_magics.runtime.session import session
 from llm_magics.secrets import register_secret
 from llm_magics.settings.config import config

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llm_magics.runtime.history import database, queries, writer
+from llm_magics.runtime.history import database, queries, schema, writer
 from llm_magics.runtime.history.entries import (
     Details,
     Origin,
@@ -247,9 +247,9 @@ def test_an_old_file_is_migrated(
     add(first, "old")
     first.flush(30)
     first.close()
-    newest = max(database._MIGRATIONS) + 1
+    newest = max(schema.MIGRATIONS) + 1
     step = "ALTER TABLE run ADD COLUMN rating REAL;\nUPDATE run SET rating = 1;\n"
-    monkeypatch.setitem(database._MIGRATIONS, newest, step)
+    monkeypatch.setitem(schema.MIGRATIONS, newest, step)
     second = new_history()
     add(second, "new")
     second.flush(30)
