@@ -246,9 +246,14 @@ def rule_scorers(score: Any) -> list[Scorer | RowScorer]:
     return [each for each in parse_scorers(score) if not isinstance(each, Judge)]
 
 
-def check_scorers(score: Any, expected: Any, models: int) -> None:
+def check_scorers(
+    score: Any,
+    expected: Any,
+    models: int,
+    how_to_expect: str = "Pass expected=[…] with one value per prompt.",
+) -> None:
     """
-    Check ``score`` before anything is sent.
+    Check ``score`` before anything is sent; ``how_to_expect`` says how to add expected answers.
 
     Raises:
         UsageError: a score is invalid, needs expected answers that are missing, or is a judge
@@ -260,7 +265,7 @@ def check_scorers(score: Any, expected: Any, models: int) -> None:
             raise UsageError(msg, hint="Pass at least two models.")
         if isinstance(each, Scorer) and each.needs_expected and expected is None:
             msg = f"The score {each.name} needs expected answers."
-            raise UsageError(msg, hint="Pass expected=[…] with one value per prompt.")
+            raise UsageError(msg, hint=how_to_expect)
 
 
 def _rule_scores(

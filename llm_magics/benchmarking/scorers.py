@@ -74,9 +74,15 @@ class RowScorer:
 
 
 def exact(*, ignore_case: bool = True) -> Scorer:
-    """Check that the answer equals the expected text, ignoring outer space and a final period."""
+    """
+    Check that the answer equals the expected text, ignoring outer space and a final period.
+
+    Expected lists and mappings are compared with the JSON value in the answer.
+    """
 
     def score(answer: str, expected: Any) -> bool:
+        if isinstance(expected, list | dict):
+            return _equals_json(answer, expected)
         return _normalize(answer, ignore_case) == _normalize(expected, ignore_case)
 
     return Scorer("exact", score, needs_expected=True)
@@ -197,6 +203,13 @@ def _normalize(value: Any, ignore_case: bool) -> str:
         value = int(value)
     text = " ".join(str(value).split()).removesuffix(".")
     return text.casefold() if ignore_case else text
+
+
+def _equals_json(answer: str, expected: Any) -> bool:
+    try:
+        return bool(parse_json(answer) == expected)
+    except ParseError:
+        return False
 
 
 def _succeeds(find: Callable[[], Any]) -> bool:

@@ -73,7 +73,7 @@ class EvaluationSet(Sequence[Item]):
             data = [item.record for item in data]
         records, what = read_records(data)
         if not records:
-            msg = f"{what[:1].upper()}{what[1:]} has no items."
+            msg = f"{what} has no items."
             raise UsageError(msg, hint='Each item needs at least one input, such as "text".')
         if isinstance(inputs, str):
             inputs = [inputs]
@@ -83,7 +83,7 @@ class EvaluationSet(Sequence[Item]):
             items = [columns.item(each) for each in records]
             check_ids(items, records)
         except BadRecordError as error:
-            msg = f"{what[:1].upper()}{what[1:]}, {error}."
+            msg = f"{what}, {error}."
             raise UsageError(msg, hint="Correct the item, or name the columns.") from None
         self.name = Path(data).stem if isinstance(data, str | Path) else ""
         self.inputs: tuple[str, ...] = tuple(columns.inputs)
@@ -93,6 +93,11 @@ class EvaluationSet(Sequence[Item]):
         part = object.__new__(type(self))
         part.name, part.inputs, part.items = self.name, self.inputs, tuple(items)
         return part
+
+    def __contains__(self, item: object) -> bool:
+        """Return whether the set has an item, or an item with an id."""
+        known = [each.id for each in self.items] if isinstance(item, str) else self.items
+        return item in known
 
     def __len__(self) -> int:
         return len(self.items)

@@ -114,21 +114,34 @@ class EvaluationRun:
 
     def resume(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Take over the complete answers in ``rows``, which are not asked again."""
-        complete = {
+        earlier = {
             (row.get("item"), row.get("asked"), row.get("repeat")): row
             for row in rows
             if row.get("error") is None and row.get("finish_reason") != "interrupted"
         }
-        left: list[AnyJob] = []
-        for job in self.jobs:
-            key = tuple(job.columns[name] for name in ("item", "asked", "repeat"))
-            row = complete.get(key)
-            if row is None:
-                left.append(job)
-            else:
-                old = {name: row[name] for name in row if not name.startswith(SCORE_PREFIX)}
-                self.record.add(job.position, {**old, **job.columns})
-        self.jobs = left
+        self.jobs = [
+            job for job in self.jobs if not self._take_over(earlier, {job.position: job.columns})
+        ]
+        self.frame_calls = [
+            call for call in self.frame_calls if not self._take_over(earlier, call.columns)
+        ]
+
+    def _take_over(
+        self,
+        earlier: Mapping[tuple[Any, ...], Mapping[str, Any]],
+        wanted: Mapping[tuple[int, ...], dict[str, Any]],
+    ) -> bool:
+        """Add the earlier rows with the ``wanted`` first columns; ``False`` unless all exist."""
+        found = {
+            position: earlier.get(tuple(columns[name] for name in ("item", "asked", "repeat")))
+            for position, columns in wanted.items()
+        }
+        if any(row is None for row in found.values()):
+            return False
+        for position, row in found.items():
+            old = {n: value for n, value in (row or {}).items() if not n.startswith(SCORE_PREFIX)}
+            self.record.add(position, {**old, **wanted[position]})
+        return True
 
     def plan(self) -> EvaluationPlan:
         """

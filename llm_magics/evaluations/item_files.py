@@ -44,14 +44,14 @@ def read_records(data: Any) -> tuple[list[Record], str]:
     if hasattr(data, "columns") and not isinstance(data, pd.DataFrame):
         data = to_pandas(data)  # of polars or pyarrow
     if isinstance(data, pd.DataFrame):
-        return list(_frame_records(data)), "the table"
+        return list(_frame_records(data)), "The table"
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
         msg = f"Invalid data: got {type(data).__name__}."
         hint = (
             "Pass the path of a JSON lines, CSV or Parquet file, a DataFrame, or a list of dicts."
         )
         raise UsageError(msg, hint=hint)
-    return list(_listed_records(data)), "the list"
+    return list(_listed_records(data)), "The list"
 
 
 def _listed_records(data: Iterable[Any]) -> Iterator[Record]:
@@ -77,8 +77,8 @@ def _check_names(names: Iterable[Any], what: str) -> None:
     seen = set()
     for name in names:
         if not isinstance(name, str) or not name.strip():
-            msg = f"The {what} has a column without a name in one level: {name!r:.60}."
-            raise UsageError(msg, hint="Rename the columns: df.columns = […]")
+            msg = f"The {what} has a column whose name is not a text: {name!r:.60}."
+            raise UsageError(msg, hint="Rename the column.")
         if name in seen:
             msg = f"The {what} has two columns called {name!r:.60}."
             raise UsageError(msg, hint="Rename one of them.")

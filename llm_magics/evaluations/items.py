@@ -20,6 +20,8 @@ from llm_magics._util.text import replace_lone_surrogates
 
 # Deeper values would overflow the stack.
 _MAX_DEPTH = 50
+# Python does not read the digits of much larger integers.
+_MAX_INTEGER = 10**1000
 # Above it, not every integer is a float.
 _MAX_EXACT = 2**53
 
@@ -107,10 +109,17 @@ def canonical_value(value: Any, depth: int = 0) -> Any:
     Raises:
         ValueError: it is not a JSON value, or is nested too deeply.
     """
+    if isinstance(value, np.datetime64 | np.timedelta64):
+        value = pd.Timestamp(value) if isinstance(value, np.datetime64) else pd.Timedelta(value)
     if isinstance(value, np.generic):
         value = value.item()
-    if is_missing(value) or isinstance(value, bool | int):
-        return None if is_missing(value) else value
+    if is_missing(value):
+        return None
+    if isinstance(value, bool | int):
+        if abs(value) >= _MAX_INTEGER:
+            msg = "an integer of more than 1,000 digits cannot be stored as JSON"
+            raise ValueError(msg)
+        return value
     for kinds, convert in _SCALARS:
         if isinstance(value, kinds):
             return convert(value)

@@ -12,12 +12,21 @@ from llm_magics.benchmarking import evaluation, measure
 from llm_magics.benchmarking.evaluation import parse_scorers
 from llm_magics.errors import UsageError, nearest
 from llm_magics.evaluations import stored
+from llm_magics.evaluations.code_digests import function_digest
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.evaluation_run import AnyJob, EvaluationRun
 from llm_magics.evaluations.frame_calls import FrameCall, frame_calls
 from llm_magics.evaluations.items import digest_of
-from llm_magics.evaluations.tasks import PromptTask, Requests, Task, function_digest, parse_task
+from llm_magics.evaluations.tasks import PromptTask, Requests, Task, parse_task
+from llm_magics.host import current_host
+from llm_magics.runtime.session import session
 
+_HOW_TO_EXPECT = (
+    'Add a column "expected" to the data, or name it: lm.EvaluationSet(…, expected="answer")'
+)
+_NOTHING_TO_RESUME = (
+    "No incomplete run has the same task, data, models and parameters: all items are asked."
+)
 # Names of tasks that say nothing about them.
 _GENERIC_NAMES = ("prompt", "function")
 
@@ -68,7 +77,7 @@ def prepare(options: Options, function: Callable[..., Any]) -> EvaluationRun:
         parameters=options.parameters,
     )
     known = True if data.has_expected else None
-    evaluation.check_scorers(options.score, known, len(requests.models))
+    evaluation.check_scorers(options.score, known, len(requests.models), _HOW_TO_EXPECT)
     at_once = check_integer("concurrency", options.concurrency)
     jobs: list[AnyJob] = []
     calls: list[FrameCall] = []
@@ -88,8 +97,12 @@ def prepare(options: Options, function: Callable[..., Any]) -> EvaluationRun:
         at_once=at_once,
         yes=options.yes,
     )
-    if options.resume and (earlier := stored.find_incomplete(about["key"])) is not None:
-        run.resume(earlier.rows)
+    if options.resume:
+        earlier = stored.find_incomplete(about["key"])
+        if earlier is None:
+            current_host().note(_NOTHING_TO_RESUME)
+        else:
+            run.resume(earlier.rows)
     return run
 
 
@@ -113,7 +126,10 @@ def _describe(
     name = options.name or own_name or data.name or "evaluation"
     settings = measure.request_settings(options.system, options.parameters)
     digests = sorted(f"{item.id} {item.digest}" for item in data)
-    key = [about["digest"], digests, requests.models, requests.repeat, settings]
+    short = {**session.config.aliases, **session.config.routes}
+    models = [[name, repr(short.get(name))] for name in requests.models]
+    default = str(session.config.model)  # which a function may ask
+    key = [about["digest"], digests, models, default, requests.repeat, settings]
     return {
         "name": str(name),
         "id": stored.create_id(str(name), stored.utc_now()),

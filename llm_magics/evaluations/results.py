@@ -269,9 +269,10 @@ def _find(results: EvaluationResults, other: Any) -> EvaluationResults:
 
     if isinstance(other, EvaluationResults):
         return other
-    if other == "previous":
-        return stored.find_previous(results.attrs)
     if isinstance(other, str | Path):
-        return stored.load_evaluation(other)
+        is_previous = other == "previous"
+        return (
+            stored.find_previous(results.attrs) if is_previous else stored.load_evaluation(other)
+        )
     msg = f"Invalid value for other: got {type(other).__name__}."
     raise UsageError(msg, hint='Pass results, a path, the id of a stored run, or "previous".')

@@ -185,8 +185,11 @@ def load_evaluation(run: str | Path) -> EvaluationResults:
     """
     from llm_magics.evaluations.results import EvaluationResults
 
+    if not isinstance(run, str | Path):
+        msg = f"Invalid run: got {type(run).__name__}."
+        raise UsageError(msg, hint="Pass a path, or an id or name of lm.list_evaluations().")
     path = Path(run)
-    if isinstance(run, Path) or path.suffix == SUFFIX or path.is_file():
+    if isinstance(run, Path) or path.suffix == SUFFIX or _is_file(path):
         return EvaluationResults.load(path)
     known: dict[str, Path] = {}
     for file, each in _headers():  # the newest first
@@ -197,6 +200,13 @@ def load_evaluation(run: str | Path) -> EvaluationResults:
         hint = f"{nearest(run, known, listed=False)} lm.list_evaluations() lists them."
         raise UsageError(msg, hint=hint.strip())
     return EvaluationResults.load(known[run])
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name may be too long for a file
+        return False
 
 
 def find_previous(about: Mapping[Any, Any]) -> EvaluationResults:

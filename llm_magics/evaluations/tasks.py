@@ -15,16 +15,14 @@ Functions get the model, and whether answers must not come from a cache, if they
 from __future__ import annotations
 
 import inspect
-import re
-import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from types import CodeType
 from typing import Any
 
 from llm_magics.benchmarking.analysis import CLUSTER_COLUMN, ITEM_COLUMN, MODEL_COLUMN
 from llm_magics.benchmarking.measure import Job
 from llm_magics.errors import TemplateError, UsageError, nearest
+from llm_magics.evaluations.code_digests import function_digest, function_name, source_of
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.items import Item, canonical_json, digest_of
 from llm_magics.runtime.chat import ChatCall
@@ -114,9 +112,8 @@ class PromptTask:
     @property
     def about(self) -> dict[str, Any]:
         """What identifies the task, as JSON values."""
-        rest = [self.file.system, dict(self.file.parameters)] if self.file else []
         kind = "prompt file" if self.file else "prompt"
-        digest = digest_of([self.text, *map(str, rest)])
+        digest = digest_of([self.text, *([self.file.digest] if self.file else [])])
         return {"kind": kind, "name": self.name, "text": self.text, "digest": digest}
 
     def models(self, models: Sequence[str] | None) -> list[str]:
@@ -287,9 +284,7 @@ def parse_task(task: Any, data: EvaluationSet) -> Task:
         return _parse_prompt(task, data)
     if callable(task):
         first = next(iter(_parameters(task)), "")
-        name = getattr(task, "__name__", type(task).__name__)
-        name = "function" if name == "<lambda>" else name
-        return FunctionTask(function=task, name=name, is_of_frame=first == _FRAME)
+        return FunctionTask(function=task, name=function_name(task), is_of_frame=first == _FRAME)
     msg = f"Invalid task: got {type(task).__name__}."
     raise UsageError(msg, hint="Pass a prompt with {{ column }}, a prompt file or a function.")
 
@@ -309,9 +304,11 @@ def _parse_prompt(text: str, data: EvaluationSet) -> PromptTask:
 def _parse_file(name: str, data: EvaluationSet) -> PromptTask:
     try:
         file = prompt_files.load(name.strip())
-    except TemplateError as error:
+    except TemplateError:
+        if len(name.split()) == 1:  # it cannot be a prompt
+            raise
         msg = "The prompt has no {{ column }}, and no prompt file has this name."
-        hint = f"Use an input of the data: {{{{ {data.inputs[0]} }}}}. {error.hint or ''}".strip()
+        hint = f"Use an input of the data: {{{{ {data.inputs[0]} }}}}"
         raise UsageError(msg, hint=hint) from None
     text = file.text
     if not templates.find_names(text) & {*data.inputs, _ROW, _INPUT} and len(data.inputs) == 1:
@@ -331,41 +328,6 @@ def _takes(function: Callable[..., Any], name: str) -> bool:
     parameters = _parameters(function)
     takes_any = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
     return name in parameters or takes_any
-
-
-def source_of(function: Callable[..., Any]) -> str:
-    """Return the code of a function, or its name if the code cannot be read."""
-    try:
-        return textwrap.dedent(inspect.getsource(function))
-    except (OSError, TypeError):
-        return str(getattr(function, "__qualname__", type(function).__qualname__))
-
-
-def function_digest(function: Callable[..., Any]) -> str:
-    """
-    Return a digest of the code of a function, and of the texts and numbers that it encloses.
-
-    Of a lambda it is the compiled code, because its source is the whole statement around it.
-    """
-    own = inspect.unwrap(function)
-    code = getattr(own, "__code__", None)
-    if code is None:
-        return digest_of(source_of(own))
-    text = _compiled(code) if code.co_name == "<lambda>" else source_of(own)
-    enclosed = inspect.getclosurevars(own).nonlocals if inspect.isfunction(own) else {}
-    values = {
-        name: value
-        for name, value in enclosed.items()
-        if isinstance(value, str | int | float | re.Pattern)
-    }
-    return digest_of([text, repr(sorted(values.items()))])
-
-
-def _compiled(code: CodeType) -> str:
-    constants = [
-        _compiled(each) if isinstance(each, CodeType) else repr(each) for each in code.co_consts
-    ]
-    return f"{code.co_code.hex()} {code.co_names} {constants}"
 
 
 def question_of(item: Item) -> str:

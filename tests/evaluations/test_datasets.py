@@ -164,6 +164,10 @@ def test_values_that_are_not_sets_are_refused(tmp_path: Path) -> None:
     for empty in ([], pd.DataFrame({"text": []}), write(tmp_path / "e.jsonl", "")):
         with pytest.raises(UsageError, match="has no items"):
             EvaluationSet(empty)
+    with pytest.raises(UsageError, match=r"^e\.jsonl has no items"):
+        EvaluationSet(write(tmp_path / "e.jsonl", ""))
+    with pytest.raises(UsageError, match="a column whose name is not a text: ''"):
+        EvaluationSet(write(tmp_path / "c.csv", "text,", "x,y"))
     with pytest.raises(UsageError, match="Invalid data: got int"):
         EvaluationSet(3)
     with pytest.raises(UsageError, match="Item 0 of the list is str"):
@@ -199,8 +203,13 @@ def test_values_of_pandas_become_json() -> None:
     first, second = EvaluationSet(frame)
     assert first.inputs == {"n": 1, "when": "2026-01-02T00:00:00", "flag": True, "text": "a"}
     assert second.inputs == {"n": None, "when": None, "flag": None, "text": "b"}
+    times = {"when": np.datetime64("2026-01-02", "ns"), "span": np.timedelta64(5, "s")}
+    values = EvaluationSet([times])[0].inputs
+    assert values == {"when": "2026-01-02T00:00:00", "span": "0 days 00:00:05"}
     with pytest.raises(UsageError, match="row 0: the column 'x': a value of the type bytes"):
         EvaluationSet(pd.DataFrame({"x": [b"1"]}))
+    with pytest.raises(UsageError, match="item 0: the column 'x': an integer of more than 1,000"):
+        EvaluationSet([{"x": 10**5000}])
 
 
 def test_samples_are_stable() -> None:

@@ -14,7 +14,14 @@ import pandas as pd
 import pytest
 
 import llm_magics as lm
-from llm_magics.errors import BudgetError, DeclinedError, Interrupted, LLMError, UsageError
+from llm_magics.errors import (
+    BudgetError,
+    DeclinedError,
+    Interrupted,
+    LLMError,
+    TemplateError,
+    UsageError,
+)
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.host import current_host
 from llm_magics.runtime.session import session
@@ -307,3 +314,90 @@ def test_declining_a_cost_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
         lm.evaluate("{{ text }}", ROWS, ECHO)
     assert issubclass(DeclinedError, LLMError)
     assert not len(session.runs)
+
+
+def test_calls_for_all_items_are_continued_too() -> None:
+    """A call whose answers are complete is not repeated."""
+    calls = []
+
+    def task(df: pd.DataFrame, **options: Any) -> Any:
+        calls.append(options["fresh"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return df["text"]
+
+    with pytest.raises(Interrupted) as caught:
+        lm.evaluate(task, ROWS, repeat=3)
+    assert len(caught.value.partial) == 3
+    runs = lm.evaluate(task, ROWS, repeat=3, resume=True)
+    assert runs["repeat"].value_counts().to_dict() == {0: 3, 1: 3, 2: 3}
+    assert len(calls) == 4
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"aliases": {"mine": {"model": LOREM}}},
+        {"routes": {"mine": [LOREM]}},
+        {"model": LOREM},
+    ],
+    ids=["alias", "route", "default"],
+)
+def test_a_run_is_not_continued_with_another_model(setting: dict[str, Any]) -> None:
+    """The name in the call is the same, but not the model that it stands for."""
+    lm.config.model = ECHO
+    lm.config.aliases = {"mine": {"model": ECHO}}
+    asked = []
+
+    def task(row: Any, model: str) -> str:
+        asked.append(row.id)
+        if len(asked) == 3:
+            raise BudgetError("stop")
+        return row.text
+
+    with pytest.raises(BudgetError):
+        lm.evaluate(task, ROWS, "mine", concurrency=1)
+    for name, value in setting.items():
+        if name == "routes":
+            lm.config.aliases = {}
+        setattr(lm.config, name, value)
+    asked[:] = ["x"] * 3
+    lm.evaluate(task, ROWS, "mine", concurrency=1, resume=True)
+    assert asked[3:] == ["a", "b", "c"]
+
+
+def test_resume_without_an_incomplete_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All items are asked."""
+    notes: list[str] = []
+    monkeypatch.setattr(current_host(), "note", notes.append)
+    assert len(lm.evaluate("{{ text }}", ROWS, ECHO, resume=True)) == 3
+    assert notes == [
+        "No incomplete run has the same task, data, models and parameters: all items are asked."
+    ]
+
+
+def test_a_changed_setting_of_a_prompt_file_is_another_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The default values of a file change its prompts."""
+    monkeypatch.chdir(tmp_path)
+    digests = set()
+    for words in (3, 4, 4):
+        file = f"---\ndefaults: {{words: {words}}}\n---\n{{{{ words }}}} {{{{ text }}}}"
+        (tmp_path / "prompts").mkdir(exist_ok=True)
+        (tmp_path / "prompts" / "brief.md").write_text(file, "utf-8")
+        runs = lm.evaluate("brief", ROWS, ECHO)
+        assert runs["text"].iloc[0] == f"{words} one"
+        digests.add(runs.attrs["task"]["digest"])
+    assert len(digests) == 2
+    with pytest.raises(TemplateError, match="brieff"):
+        lm.evaluate("brieff", ROWS, ECHO)
+
+
+def test_expected_json_is_compared_with_the_value_of_a_function() -> None:
+    """The order of names does not count."""
+    data = [{"text": "x", "expected": {"a": "é", "b": [1, None]}}]
+    runs = lm.evaluate(lambda row: {"b": [1, None], "a": "é"}, data, score="exact")
+    assert runs["score_exact"].tolist() == [1]
+    runs = lm.evaluate(lambda row: "no JSON", data, score="exact")
+    assert runs["score_exact"].tolist() == [0]

@@ -105,6 +105,8 @@ def test_a_run_is_compared_with_the_previous_one() -> None:
     assert now.differences(other="other").iloc[0]["difference"] == 0
     with pytest.raises(UsageError, match="No earlier run of 'n'"):
         then.differences()
+    with pytest.raises(UsageError, match="got DataFrame"):
+        now.differences(other=pd.DataFrame({"a": [1]}))  # type: ignore[arg-type]
 
 
 def test_runs_over_other_items_are_not_compared_unless_asked() -> None:
@@ -209,8 +211,11 @@ def test_each_run_is_stored(tmp_path: Path) -> None:
     assert listed["digest"].tolist() == [runs.attrs["digest"][:12]] * 3
     assert listed["stopped"].isna().all()
     assert len(lm.load_evaluation("first run/1")) == 8
-    with pytest.raises(UsageError, match="No stored evaluation is called 'secnd'"):
-        lm.load_evaluation("secnd")
+    for name in ("secnd", "x" * 5000, "a\0b", ""):
+        with pytest.raises(UsageError, match="No stored evaluation is called"):
+            lm.load_evaluation(name)
+    with pytest.raises(UsageError, match="got NoneType"):
+        lm.load_evaluation(None)  # type: ignore[arg-type]
     folder = tmp_path / "evaluations"
     assert not list(folder.glob("*.part*"))
     lm.config.evaluations = "off"
