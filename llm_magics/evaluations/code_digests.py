@@ -51,7 +51,7 @@ def _source(function: Any) -> str | None:
 def _describe(function: Any, seen: set[Any]) -> list[Any]:
     """Return what makes a function different from others; ``seen`` has the functions above it."""
     if isinstance(function, partial):
-        values = {**dict(enumerate(function.args)), **function.keywords}
+        values: dict[Any, Any] = {**dict(enumerate(function.args)), **function.keywords}
         return ["partial", _describe(function.func, seen), _constants(values)]
     own = inspect.unwrap(function)
     if inspect.ismethod(own):

@@ -94,7 +94,8 @@ def evaluate(  # noqa: PLR0913 (a public function)
         system, parameters: as for ``lm.ask``; functions get them if they have such parameters.
         concurrency: concurrent requests to each provider, or concurrent calls of a function.
         name: the name of the run; by default that of the task or the data.
-        resume: continue the last run of the same task, data and models, if it did not end.
+        resume: continue the last run of the same task, data, models and parameters, if it did not
+            end. A function is the same if its code and the constants that it uses are.
         dry_run: return the `EvaluationPlan` with the cost, and send nothing.
         yes: do not ask for confirmation of the cost. The cost of a function is estimated from its
             first 8 calls.
