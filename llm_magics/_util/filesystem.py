@@ -203,13 +203,14 @@ _MAX_DEPTH = 40
 _NUMBER = re.compile(r"[-+0-9a-fA-FxXob_:.]{1000,}")
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str, *, unique_keys: bool = False) -> Any:
     """
     Return the value in ``text``.
 
     Raises:
         ValueError: it is invalid YAML, has an invalid value, or is too large or too deep; aliases
-            count with their expanded size.
+            count with their expanded size. With ``unique_keys``, also if a mapping has a key
+            twice; otherwise its last value is returned.
     """
     import yaml
 
@@ -218,6 +219,8 @@ def load_yaml(text: str) -> Any:
         raise ValueError(msg)
     try:
         _check_size(text)
+        if unique_keys:
+            _check_keys(text)
         return yaml.safe_load(text)
     except Exception as error:  # PyYAML's constructors raise many types
         raise ValueError(" ".join(str(error).split())[:200] or type(error).__name__) from None
@@ -254,3 +257,25 @@ def _check_size(text: str) -> None:
         if len(open_) > _MAX_DEPTH:
             msg = f"it has more than {_MAX_DEPTH} levels"
             raise ValueError(msg)
+
+
+def _check_keys(text: str) -> None:
+    """Check that no mapping has a key twice."""
+    import yaml
+
+    open_, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set()
+    while open_:
+        node = open_.pop()
+        if id(node) in seen:  # an alias
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            open_ += node.value
+        elif isinstance(node, yaml.MappingNode):
+            open_ += [value for _, value in node.value]
+            keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+            names = [key.value for key in keys]
+            if twice := next((key for key in keys if names.count(key.value) > 1), None):
+                line = twice.start_mark.line + 1
+                msg = f"the key {twice.value!r:.60} in line {line} occurs more than once"
+                raise ValueError(msg)

@@ -227,18 +227,21 @@ def _insert_scores(frame: pd.DataFrame, name: str, scores: list[float]) -> None:
 
 def _judge_scores(frame: pd.DataFrame, judge: Judge, yes: bool) -> list[float]:
     try:
-        scores, agreed, unjudged = judging.judge_pairs(frame, judge, yes=yes)
+        found = judging.judge_pairs(frame, judge, yes=yes)
     except LLMError as error:
         msg = f"The judge failed; the answers are complete but have no judgement: {error} Judge them later with .scored(…)."
         warn(msg)
         return [math.nan] * len(frame)
-    if unjudged:
-        msg = f"The judge returned no verdict for {pluralize(unjudged, 'pair')}; these count for neither model."
+    if found.unjudged:
+        msg = f"The judge returned no verdict for {pluralize(found.unjudged, 'pair')}; these count for neither model."
         warn(msg)
-    frame.attrs["judges"] = {**frame.attrs.get("judges", {}), judge.name: agreed}
-    checks = frame.attrs.get("judge_checks", {})
-    frame.attrs["judge_checks"] = {**checks, judge.name: judge.checked or ""}
-    return scores
+    for name, value in (
+        ("judges", found.agreed),
+        ("judge_checks", judge.checked or ""),
+        ("judge_costs_usd", found.cost_usd),
+    ):
+        frame.attrs[name] = {**frame.attrs.get(name, {}), judge.name: value}
+    return found.scores
 
 
 def rule_scorers(score: Any) -> list[Scorer | RowScorer]:

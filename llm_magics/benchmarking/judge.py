@@ -95,6 +95,24 @@ def judge(
     return Judge(model=model, criteria=criteria, name=name, checked=text)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """
+    The verdicts of a judge on all pairs of answers.
+
+    Attributes:
+        scores: the score of each row.
+        agreed: the share of pairs on which both orders agreed; NaN without any pair.
+        unjudged: the number of pairs without a verdict in one order or both.
+        cost_usd: the cost of the verdicts; ``None`` if it is unknown.
+    """
+
+    scores: list[float]
+    agreed: float
+    unjudged: int
+    cost_usd: float | None
+
+
 @dataclass(frozen=True)
 class _Pair:
     """The positions of two rows with answers to the same prompt."""
@@ -103,17 +121,11 @@ class _Pair:
     other: int
 
 
-def judge_pairs(
-    frame: pd.DataFrame, judge: Judge, *, yes: bool = False
-) -> tuple[list[float], float, int]:
+def judge_pairs(frame: pd.DataFrame, judge: Judge, *, yes: bool = False) -> Judgement:
     """
     Judge all pairs of answers to the same prompt.
 
     A failed request loses to an answer. With ``yes``, the cost is not confirmed.
-
-    Returns:
-        the score of each row, the share of pairs on which both orders agreed, and the number
-        of pairs without a verdict in one order or both.
 
     Raises:
         LLMError: all calls of the judge failed.
@@ -142,7 +154,7 @@ def judge_pairs(
     said = [_parse_verdict(call, number) for number in range(len(prompts))]
     scores, agreed = _scores(frame, pairs, said)
     unjudged = sum(None in both for both in zip(said[::2], said[1::2], strict=True))
-    return scores, agreed, unjudged
+    return Judgement(scores=scores, agreed=agreed, unjudged=unjudged, cost_usd=call.cost_usd)
 
 
 def _pairs(frame: pd.DataFrame) -> list[_Pair]:

@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 
 from llm_magics._util.table_text import format_markdown
-from llm_magics._util.text import pluralize
+from llm_magics._util.text import format_usd, pluralize
 from llm_magics.benchmarking.analysis import (
     LOAD_COLUMNS,
     MODEL_COLUMN,
@@ -29,6 +29,9 @@ _MAX_VERDICT_LINES = 12
 
 # Above this CPU use of one core, the client may limit the result.
 _BUSY_CLIENT_SHARE = 0.8
+
+# Attributes that the report shows elsewhere.
+_NOT_LISTED = ("warm_up", "judges", "judge_checks", "judge_costs_usd", "stopped")
 
 
 def metrics(summary: pd.DataFrame) -> dict[str, float]:
@@ -152,7 +155,7 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
             f"This process was busy {summary['client_cpu'].max():.0%} of a core: it may have been the"
             " bottleneck, and not the service."
         )
-    checks = about.get("judge_checks", {})
+    checks, costs = about.get("judge_checks", {}), about.get("judge_costs_usd", {})
     for name, agreed in about.get("judges", {}).items():
         remarks.append(
             f"{name} was compared with people's labels: {_markdown_cell(checks[name])}."
@@ -162,6 +165,10 @@ def _remarks(runs: pd.DataFrame, summary: pd.DataFrame, about: Mapping[Any, Any]
         if not math.isnan(agreed):
             remarks.append(
                 f"{name} chose the same answer in both orders for {agreed:.0%} of the pairs."
+            )
+        if costs.get(name):
+            remarks.append(
+                f"The verdicts of {name} cost {format_usd(costs[name])}, which is not part of the costs below."
             )
     remarks += _prompt_cache_remarks(runs) + _queue_remarks(summary)
     return ["\n".join(f"- {each}" for each in remarks)] if remarks else []
@@ -225,8 +232,7 @@ def _about_lines(attrs: Mapping[Any, Any]) -> str:
     lines = [
         f"- {str(name).replace('_', ' ')}: {_format_value(value)}"
         for name, value in attrs.items()
-        if name not in ("warm_up", "judges", "judge_checks", "stopped")
-        and value not in ({}, [], None)
+        if name not in _NOT_LISTED and value not in ({}, [], None)
     ]
     return "\n".join(lines)
 

@@ -72,6 +72,8 @@ class EvaluationSet(Sequence[Item]):
         if isinstance(data, EvaluationSet):
             data = [item.record for item in data]
         records, what = read_records(data)
+        if not isinstance(data, str | Path):  # names of files are not capitalized
+            what = f"{what[:1].upper()}{what[1:]}"
         if not records:
             msg = f"{what} has no items."
             raise UsageError(msg, hint='Each item needs at least one input, such as "text".')

@@ -66,7 +66,8 @@ class Check:
         try:
             return SCORERS[self.score](**options)
         except (TypeError, LLMError) as error:
-            msg = f"{display_path(self.gate.path)}: scores.{self.score}.options: {error}."
+            reason = str(error).rstrip(".")
+            msg = f"{display_path(self.gate.path)}: scores.{self.score}.options: {reason}."
             raise UsageError(msg, hint="Pass the arguments of the scorer.") from None
 
     @cached_property

@@ -72,7 +72,7 @@ def _details(check: CheckResult) -> list[str]:
 def _listed(items: Sequence[str]) -> str:
     rest = len(items) - _LISTED
     more = f" and {rest:,} more" if rest > 0 else ""
-    return f"{', '.join(map(one_line, items[:_LISTED]))}{more}"
+    return f"{', '.join(map(one_line, sorted(items)[:_LISTED]))}{more}"
 
 
 def _cost(result: RunResult) -> str:

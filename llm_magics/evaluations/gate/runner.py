@@ -63,6 +63,8 @@ class Options:
         path = self.recording or gate.recording
         is_named = self.recording is not None or gate.rules.recording is not None
         if self.mode is Mode.RECORD:
+            if path.is_file():  # no other file is overwritten
+                AnswerFile.load(path)
             return Live(record=path)
         is_live = self.mode is Mode.AUTO and not is_named and not path.is_file()
         if self.mode is Mode.LIVE or is_live:
@@ -291,7 +293,8 @@ def _result(run: GateRun, check: Check, is_rejected: bool, p: float, alpha: floa
     )
     if unrecorded:
         outcome = Outcome.NOT_RECORDED
-        reason = f"{pluralize(len(unrecorded), 'request')} not in the recording"
+        count = pluralize(len(unrecorded), "request")
+        reason = f"{count} not in the recording; write them with --record"
     elif is_rejected:
         outcome, reason = Outcome.FAILED, f"the mean score dropped by {base - now:.3f}"
     elif run.stop:

@@ -12,6 +12,7 @@ Paths are relative to the file. All fields are described in `GateFile`.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -139,7 +140,7 @@ class GateFile(BaseModel):
 
         for name in value:
             if name not in SCORERS:
-                msg = f'unknown score "{name}". {nearest(name, SCORERS)}'
+                msg = f'unknown score "{name}". {_hint_for_score(name, SCORERS)}'
                 raise ValueError(msg)
         return value
 
@@ -218,7 +219,7 @@ def load_gate(path: Path | str) -> Gate:
     shown = display_path(path)
     text = _read(path, "the gate file")
     try:
-        values = load_yaml(text)
+        values = load_yaml(text, unique_keys=True)
     except ValueError as error:
         msg = f"{shown} is not valid YAML: {error}."
         raise UsageError(msg, hint="See docs/how-to/gate-in-ci.md for an example.") from None
@@ -239,17 +240,38 @@ def _read(path: Path, what: str) -> str:
         raise UsageError(msg, hint=f"Check the path of {what}.") from None
 
 
+def _hint_for_score(name: str, known: Iterable[str]) -> str:
+    if name == "judge":
+        return "A judge compares answers of several models: use lm.evaluate"
+    return nearest(name, known)
+
+
+# What to write in place of a value of a wrong type, by the type of the error.
+_EXPECTED = {
+    "path_type": "must be a path",
+    "dict_type": "must be a mapping",
+    "float_parsing": "must be a number, such as 0.05",
+    "int_parsing": "must be a whole number",
+    "too_short": "must not be empty",
+}
+# The fields of the parts of a gate file; those of a score have its name before them.
+_PARTS: dict[str, type[BaseModel]] = {"scores": ScoreRule, "baseline": BaselineRule}
+
+
 def _usage_error(shown: str, error: ValidationError) -> UsageError:
     """Return the first mistakes with the names of their fields, and what to do."""
     problems, hint = [], "See docs/how-to/gate-in-ci.md for all fields."
     for each in error.errors(include_url=False)[:3]:
-        field = ".".join(map(str, each["loc"]))
+        place = each["loc"]
+        field = ".".join(map(str, place))
         if each["type"] == "extra_forbidden":
             problems.append(f"unknown field {field}")
-            hint = nearest(str(each["loc"][-1]), GateFile.model_fields)
+            part = _PARTS.get(str(place[0]), GateFile) if len(place) > 1 else GateFile
+            hint = nearest(str(place[-1]), part.model_fields)
         elif each["type"] == "missing":
             problems.append(f"the field {field} is missing")
         else:
-            reason = each["msg"].removeprefix("Value error, ")
+            reason = _EXPECTED.get(each["type"], each["msg"].removeprefix("Value error, "))
             problems.append(f"{field}: {reason[:1].lower()}{reason[1:]}" if field else reason)
-    return UsageError(f"{shown}: {'; '.join(problems)}.", hint=hint)
+    text = "; ".join(each.rstrip(".") for each in problems)
+    return UsageError(f"{shown}: {text}{'' if text.endswith('?') else '.'}", hint=hint)

@@ -50,9 +50,11 @@ def update_baseline(gate: Gate, options: Options, *, is_accepted: bool = False) 
 
     Raises:
         BudgetError: the limit of the cost is reached.
+        UsageError: the file exists and is not a baseline.
     """
     built = build_requests(gate)
     path = gate.baseline
+    before = _load(path)
     shown, partial = display_path(path), path.with_name(f"{path.name}.partial")
     source = options.source(gate)
     if isinstance(source, Live):
@@ -68,7 +70,7 @@ def update_baseline(gate: Gate, options: Options, *, is_accepted: bool = False) 
         return Update(
             path=path, outcome=problem[0], message=f"{shown} was not written: {problem[1]}."
         )
-    comparison = conclude_all_at_once(_with_repeats(built, repeats), _load(path), new)
+    comparison = conclude_all_at_once(_with_repeats(built, repeats), before, new)
     if comparison is not None and comparison.outcome is Outcome.FAILED and not is_accepted:
         message = (
             f"{shown} was not written: the new answers are worse. Use --accept to write them."

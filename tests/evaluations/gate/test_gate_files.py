@@ -76,10 +76,15 @@ def test_scores_have_drops(tmp_path, scores, drops):
         ),
         (SMALL.replace("exact", "{exact: {drop: .nan}}"), "scores.exact.drop"),
         (SMALL.replace("exact", "exat"), 'unknown score "exat". Did you mean exact?'),
-        (SMALL.replace("exact", "judge"), 'unknown score "judge"'),
+        (SMALL.replace("exact", "judge"), "answers of several models: use lm.evaluate."),
         (SMALL + "prompt_file: p.md\n", "give either prompt or prompt_file"),
         (SMALL + "repeats: 0\n", "repeats: input should be greater than or equal to 1"),
-        (SMALL + "models: {a: [1]}\n", "models.a: input should be a valid string"),
+        (SMALL.replace("echo/echo", "{a: [1]}"), "models.a: input should be a valid string"),
+        (SMALL.replace("echo/echo", "{}"), "models: must not be empty"),
+        (SMALL.replace("d.jsonl", "3"), "data: must be a path"),
+        (SMALL.replace("exact", "{exact: {drop: 5%}}"), "drop: must be a number, such as 0.05"),
+        (SMALL + "models: echo/lorem\n", "the key 'models' in line 3 occurs more than once"),
+        (SMALL + "data: !!python/name:os.system\n", "is not valid YAML"),
         ("[1]", "has no fields"),
         ("a: [", "is not valid YAML"),
         ("", "has no fields"),
@@ -99,6 +104,9 @@ def test_misspelled_field_has_a_suggestion(tmp_path):
     with pytest.raises(UsageError) as caught:
         load(tmp_path, SMALL + "recordin: a.jsonl\n")
     assert caught.value.hint == "Did you mean recording?"
+    with pytest.raises(UsageError, match=r"unknown field scores\.exact\.dorp") as caught:
+        load(tmp_path, SMALL.replace("exact", "{exact: {dorp: 0.1}}"))
+    assert caught.value.hint == "Did you mean drop?"
 
 
 def test_missing_file(tmp_path):

@@ -225,12 +225,74 @@ def test_data_without_expected_answers(tmp_path):
         run(path)
 
 
-def test_unknown_column_in_the_prompt(tmp_path):
-    """A prompt with an unknown column is an error that names the item."""
+@pytest.mark.parametrize(
+    ("prompt", "message", "hint"),
+    [
+        (
+            "{{ txt }}",
+            r"support\.yaml: the prompt uses \{\{ txt \}\}, which is not a column",
+            "text",
+        ),
+        ("Hi", r"support\.yaml: the prompt has no \{\{ column \}\}", "{{ text }}"),
+        ("{{ text.nope() }}", r"support\.yaml, item q00\d: ", "expression"),
+    ],
+)
+def test_mistakes_of_prompts(tmp_path, prompt, message, hint):
+    """A prompt that cannot be built, or is the same for all items, is a usage error."""
     path = write_gate(tmp_path, items=3)
-    path.write_text(path.read_text("utf-8").replace("{{ text }}", "{{ txt }}"), encoding="utf-8")
-    with pytest.raises(UsageError, match=r"support\.yaml, item q00\d: .*txt"):
+    path.write_text(path.read_text("utf-8").replace("{{ text }}", prompt), encoding="utf-8")
+    with pytest.raises(UsageError, match=message) as caught:
         build_requests(load_gate(path))
+    assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("prompt", ["{{ input }}", "{{ row.text }}", "{{ row['text'] }}"])
+def test_prompts_find_columns_as_in_evaluations(tmp_path, prompt):
+    """The only column is also called input, and row has all; the requests are the same."""
+    path = write_gate(tmp_path, items=3)
+    keys = [each.key for each in build_requests(load_gate(path)).requests["model"].values()]
+    path.write_text(path.read_text("utf-8").replace("{{ text }}", prompt), encoding="utf-8")
+    found = build_requests(load_gate(path)).requests["model"].values()
+    assert [each.key for each in found] == keys
+
+
+def test_prompt_file_without_a_column_ends_with_the_input(tmp_path):
+    """As in lm.evaluate, the only column is appended to a prompt file that uses none."""
+    path = write_gate(tmp_path, items=1)
+    text = path.read_text("utf-8")
+    path.write_text(text.replace('prompt: "{{ text }}"', "prompt_file: p.md"), encoding="utf-8")
+    (tmp_path / "p.md").write_text("Repeat this.", encoding="utf-8")
+    (request,) = build_requests(load_gate(path)).requests["model"].values()
+    assert request.call().messages[-1].content == "Repeat this.\n\n0"
+
+
+def test_missing_values_are_empty_in_prompts(tmp_path):
+    """A missing value is an empty text, not the word None."""
+    path = write_gate(tmp_path, items=1, more="")
+    row = {"id": "a", "text": "x", "note": None, "expected": "x"}
+    data = [row, {**row, "id": "b", "note": "y"}]
+    lines = "".join(f"{json.dumps(each)}\n" for each in data)
+    path.with_suffix(".jsonl").write_text(lines, encoding="utf-8")
+    text = path.read_text("utf-8").replace("{{ text }}", "{{ text }}-{{ note }}")
+    path.write_text(text, encoding="utf-8")
+    found = build_requests(load_gate(path)).requests["model"]
+    assert found["a"].call().messages[-1].content == "x-"
+
+
+def test_other_files_are_not_overwritten(tmp_path):
+    """A file that has no answers of a gate is refused before any request, and stays as it is."""
+    path = write_gate(tmp_path, items=20)
+    gate = load_gate(path)
+    gate.baseline.write_text("export A=1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="not an answer of a gate"):
+        update_baseline(gate, LIVE)
+    assert gate.baseline.read_text("utf-8") == "export A=1\n"
+    write_baseline(path)
+    gate.recording.write_text("export A=1\n", encoding="utf-8")
+    with pytest.raises(UsageError, match="not an answer of a gate"):
+        run(path, options=Options(mode=Mode.RECORD))
+    assert gate.recording.read_text("utf-8") == "export A=1\n"
+    assert not len(lm.runs())
 
 
 def test_options_of_scorers_are_checked(tmp_path):
