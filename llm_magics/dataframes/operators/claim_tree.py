@@ -24,10 +24,14 @@ from llm_magics.dataframes.operators.claims import (
     unique_claims,
 )
 from llm_magics.dataframes.operators.consent import Consent, scale_estimate
-from llm_magics.dataframes.operators.context import usable_tokens
 from llm_magics.dataframes.operators.packing import row_ids
 from llm_magics.dataframes.operators.prompt_waves import PromptWaves
-from llm_magics.dataframes.operators.row_packs import cut_text, pack, row_tokens
+from llm_magics.dataframes.operators.row_packs import (
+    cut_text,
+    pack,
+    row_tokens,
+    usable_tokens,
+)
 from llm_magics.dataframes.reports import sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError

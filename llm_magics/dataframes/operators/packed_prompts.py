@@ -12,7 +12,6 @@ import numpy as np
 
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.consent import add_estimates
-from llm_magics.dataframes.operators.context import usable_tokens
 from llm_magics.dataframes.operators.packing import (
     RowQuestion,
     alone_schema,
@@ -29,6 +28,7 @@ from llm_magics.dataframes.operators.packing_check import (
     check_sizes,
 )
 from llm_magics.dataframes.operators.prompt_waves import PromptWaves, SendsWaves
+from llm_magics.dataframes.operators.row_packs import usable_tokens
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.errors import LLMError, ParseError, UsageError, abbreviate
 from llm_magics.runtime.answer_bounds import schema_tokens, text_tokens
