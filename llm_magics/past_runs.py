@@ -102,6 +102,7 @@ def response(run_id: str) -> Response:
         fallback_from=tuple(filter(None, (found["fallback_from"] or "").split(", "))),
         sources=answer.citations,
         searches=answer.searches,
+        request_id=found["request_id"],
     )
 
 

@@ -143,6 +143,7 @@ class StreamChunk(NamedTuple):
         logprobs: the log probabilities of the tokens of the answer in this chunk, if requested.
         citations: the sources of passages in the answer so far.
         searches: the web searches that the service has made.
+        request_id: the service's identifier of the request, in the first chunk if it sends one.
     """
 
     text: str = ""
@@ -159,6 +160,7 @@ class StreamChunk(NamedTuple):
     logprobs: tuple[TokenLogprob, ...] = ()
     citations: tuple[Citation, ...] = ()
     searches: tuple[Search, ...] = ()
+    request_id: str | None = None
 
     @property
     def has_tokens(self) -> bool:
@@ -186,6 +188,7 @@ class ModelResponse:
     logprobs: tuple[TokenLogprob, ...] = ()
     citations: tuple[Citation, ...] = ()
     searches: tuple[Search, ...] = ()
+    request_id: str | None = None
 
     @classmethod
     def of(
@@ -195,7 +198,7 @@ class ModelResponse:
         chunks = settled(list(chunks))
         text = "".join([chunk.text for chunk in chunks])
         cited = number_sources(each for chunk in chunks for each in chunk.citations)
-        names = ("finish_reason", "usage", "timings", "raw")
+        names = ("finish_reason", "usage", "timings", "raw", "request_id")
         values = {name: _last_value(chunks, name) for name in names}
         last: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
         if "raw" in last:

@@ -2,7 +2,7 @@
 
 from llm_magics.http.bodies import Form, StreamBody
 from llm_magics.http.client import KeyHeader, Timeouts, Transport
-from llm_magics.http.responses import BodyLimits, ByteStream, Reply
+from llm_magics.http.responses import BodyLimits, ByteStream, Reply, find_request_id
 from llm_magics.http.tokens import Token, TokenSource
 
 __all__ = [
@@ -16,4 +16,5 @@ __all__ = [
     "Token",
     "TokenSource",
     "Transport",
+    "find_request_id",
 ]

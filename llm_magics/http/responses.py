@@ -11,8 +11,13 @@ from typing import Any, NoReturn, Protocol, TypeVar
 from llm_magics._util.json_text import read_json
 from llm_magics.errors import ProviderError
 from llm_magics.http.timing import RequestTiming
+from llm_magics.secrets import scrub
 
 _T = TypeVar("_T")
+
+# The headers with the service's identifier of a request: at most services, Anthropic, AWS and Azure.
+_REQUEST_IDS = ("x-request-id", "request-id", "x-amzn-requestid", "apim-request-id")
+_MAX_ID_LENGTH = 200
 
 # In these encodings, a block expands to at most a thousand times its size. Brotli, zstd and nested
 # encodings have no such limit, so they are not requested.
@@ -54,6 +59,12 @@ class Reply:
             return read_json(self.body)
         except ValueError:
             return self.body.decode("utf-8", "replace")
+
+
+def find_request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the service's identifier of the request in the headers of its response, if any."""
+    found = next(filter(None, map(headers.get, _REQUEST_IDS)), None)
+    return scrub(found)[:_MAX_ID_LENGTH] if found else None
 
 
 class HTTPResponse(Protocol):

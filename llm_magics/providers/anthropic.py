@@ -389,7 +389,6 @@ class AnthropicProvider(RemoteProvider):
             by_code=_BY_TYPE,
             statuses=_STATUS_OF,
             spent=frozenset({"billing_error"}),
-            request_id="request-id",
         )
 
 

@@ -105,8 +105,7 @@ class BaseModelProvider(ABC):
     embedding_concurrency: ClassVar[int] = 4
     # Whether the service itself can embed only the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False
-    # The environment variables that its settings depend on. The provider is created again when one
-    # changes.
+    # The environment variables that its settings depend on; it is created again when one changes.
     environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:
@@ -415,6 +414,7 @@ async def as_stream(answer: ModelResponse) -> AsyncGenerator[StreamChunk, None]:
         logprobs=answer.logprobs,
         citations=answer.citations,
         searches=answer.searches,
+        request_id=answer.request_id,
     )
 
 

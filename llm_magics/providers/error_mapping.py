@@ -28,6 +28,7 @@ from llm_magics.errors import (
     RateLimitError,
     UnsupportedError,
 )
+from llm_magics.http import find_request_id
 from llm_magics.providers.error_bodies import ErrorDetails, parse_error
 from llm_magics.secrets import redact
 
@@ -297,7 +298,6 @@ def map_error(  # noqa: PLR0913 (the properties of one error)
     by_code: Mapping[str, type[ProviderError]],
     statuses: Mapping[str, int] = _NO_STATUSES,
     spent: frozenset[str] = frozenset(),
-    request_id: str = "x-request-id",
 ) -> ProviderError:
     """
     Return the exception for an error response.
@@ -306,7 +306,6 @@ def map_error(  # noqa: PLR0913 (the properties of one error)
         by_code: the exception types for the service's own error codes and types.
         statuses: the equivalent status of an error inside a stream, by its type.
         spent: the codes and types for an account without credit, for which retrying does not help.
-        request_id: the name of the header with the request's id.
     """
     details = parse_error(body)
     names = (str(details.kind), str(details.code))
@@ -343,7 +342,7 @@ def map_error(  # noqa: PLR0913 (the properties of one error)
         model=model,
         status=effective_status,
         code=details.code if details.code is not None else details.kind,
-        request_id=headers.get(request_id),
+        request_id=find_request_id(headers),
         # Some services send it with successful responses too, such as one whose stream contains an
         # error.
         retry_after=parse_retry_after(headers) if status else None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from llm_magics.errors import (
     ProviderError,
 )
 from llm_magics.host import Progress
-from llm_magics.http import ByteStream, Reply, Transport
+from llm_magics.http import ByteStream, Reply, Transport, find_request_id
 from llm_magics.providers.base import ModelInfo
 from llm_magics.types import StreamChunk
 from llm_magics.wire.decoders import DECODING_ERRORS, InStreamError
@@ -88,12 +88,13 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
         idle_s=idle_s,
     )
     async with opened as (stream, decoder):
+        identified = _RequestId(stream.headers)
         content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
         if content_type == "text/html":
             raise _web_page_error(await stream.reply())
         if content_type == "application/json":  # the server does not stream
             answer = _read_object(await stream.reply(), refused)
-            for chunk in decoder.decode_body(answer, stream.elapsed_s):
+            for chunk in identified.add_to(decoder.decode_body(answer, stream.elapsed_s)):
                 yield chunk
             failure = answer if answer.get("error") else getattr(decoder, "failure", None)
             if failure is not None:
@@ -103,15 +104,31 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
         is_hurried = False
         async with aclosing(stream.blocks) as blocks:
             async for elapsed_s, block in blocks:
-                for chunk in decoder.feed(block, elapsed_s):
+                for chunk in identified.add_to(decoder.feed(block, elapsed_s)):
                     yield chunk
                 if decoder.finished and not is_hurried:
                     # Usage may follow. Closing before the end would reset the connection; waiting
                     # for an end that never arrives would hang.
                     stream.end_within(_END_TIMEOUT_S)
                     is_hurried = True
-        for chunk in _last_chunks(decoder, elapsed_s):
+        for chunk in identified.add_to(_last_chunks(decoder, elapsed_s)):
             yield chunk
+
+
+class _RequestId:
+    """Adds the service's identifier of the request to the first chunk of its answer."""
+
+    def __init__(self, headers: Mapping[str, str]) -> None:
+        self._id = find_request_id(headers)
+
+    def add_to(self, chunks: Iterable[StreamChunk]) -> Iterable[StreamChunk]:
+        """Return ``chunks``, the first of all with the identifier."""
+        return chunks if self._id is None else self._added(chunks)
+
+    def _added(self, chunks: Iterable[StreamChunk]) -> Iterator[StreamChunk]:
+        for chunk in chunks:
+            yield chunk if self._id is None else chunk._replace(request_id=self._id)
+            self._id = None
 
 
 def _last_chunks(decoder: Decoder, elapsed_s: float) -> Iterator[StreamChunk]:

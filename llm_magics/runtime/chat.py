@@ -416,6 +416,7 @@ class ChatCall:
             token_logprobs=answer.logprobs,
             sources=answer.citations,
             searches=answer.searches,
+            request_id=answer.request_id,
             schema=self._prompt.schema,
             retries=self._attempts.retries if self._attempts else 0,
             fallback_from=tuple(self._attempts.failed) if self._attempts else (),

@@ -55,6 +55,7 @@ class Response:
         reasoning_usd: the part of ``cost_usd`` that is for thinking, ``None`` if unknown.
         sources: the citations in the answer; ``citations`` has them as a table.
         searches: the web searches of the service for this answer.
+        request_id: the service's identifier of the request, if it sends one.
     """
 
     text: str
@@ -78,6 +79,7 @@ class Response:
     token_logprobs: tuple[TokenLogprob, ...] = field(default=(), repr=False)
     sources: tuple[Citation, ...] = field(default=(), repr=False)
     searches: tuple[Search, ...] = field(default=(), repr=False)
+    request_id: str | None = field(default=None, repr=False)
 
     def __getattr__(self, name: str) -> Any:
         raise attribute_error(self, name, {"mended": "repairs", "dropped": "removed_turns"})

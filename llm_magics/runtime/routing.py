@@ -309,5 +309,5 @@ def log_call(
                 cell=cell.number,
             ),
             answer,
-            Details.of(details(), cell.key),
+            Details.of(details(), cell.key, failure),
         )

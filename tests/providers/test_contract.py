@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncGenerator, Iterator
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 
@@ -77,6 +78,7 @@ FAKES = {
 MESSAGES = [ChatMessage("user", "Write a sentence about the sea.")]
 SHORT = ModelParameters(max_tokens=8, temperature=0, seed=1)
 KEY = "a-key-of-the-test"
+REQUEST_ID = "request-1"
 # Without a bound they write on for a while.
 SLOW = {"local"}
 
@@ -88,8 +90,15 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server | None]:
     if name not in FAKES:
         yield None
         return
-    with serving(FAKES[name]()) as running:
+    fake = FAKES[name]()
+    header = "request-id" if name == "anthropic" else "x-request-id"
+    with serving(lambda asked: with_header(fake(asked), header, REQUEST_ID)) as running:
         yield running
+
+
+def with_header(answer: Says, name: str, value: str) -> Says:
+    """An answer with a header in addition to its own."""
+    return replace(answer, headers={**answer.headers, name: value})
 
 
 def register(monkeypatch: pytest.MonkeyPatch, *entries: metadata.EntryPoint) -> None:
@@ -152,6 +161,27 @@ def test_a_stream_adds_up_to_the_whole_answer(provider: BaseModelProvider) -> No
         stamps = [chunk.elapsed_s or 0 for chunk in chunks]
         assert stamps == sorted(stamps)
         assert stamps[-1] > 0
+
+    asyncio.run(use())
+
+
+def test_an_answer_has_the_identifier_of_its_request(provider: BaseModelProvider) -> None:
+    """That of the service, whole and streamed, also of raw text; and so does an error."""
+    sent = REQUEST_ID if provider.name in FAKES else None
+
+    async def use() -> None:
+        model = CHAT_MODELS[provider.name]
+        for parameters in (SHORT, SHORT.with_stream()):
+            answers = [await provider.generate_chat(MESSAGES, model, parameters)]
+            if provider.name in CONTINUE_TEXT:
+                answers.append(await provider.generate_completion("Once", model, parameters))
+            for answer in answers:
+                if not isinstance(answer, ModelResponse):
+                    answer = ModelResponse.of(await chunks_of(answer))
+                assert answer.request_id == sent
+        with pytest.raises(ModelNotFoundError) as caught:
+            await provider.generate_chat(MESSAGES, "no-such-model", SHORT)
+        assert caught.value.request_id == sent
 
     asyncio.run(use())
 

@@ -38,7 +38,7 @@ HISTORY = {
     "cell": RUNS["cell"],
     "cell_id": "The identifier of the cell, in all of its runs.",
     "session": "The identifier of the kernel or process.",
-    "request_id": "The identifier that the service has given to the answer.",
+    "request_id": "The identifier of the request that the service has sent; without one, that of the answer.",
     "template": "The prompt file.",
     "template_digest": "The digest of the prompt file, which changes with its content.",
     "parameters": "The parameters of the request, as JSON.",

@@ -26,6 +26,7 @@ from llm_magics.errors import (
     nearest,
 )
 from llm_magics.host import Progress
+from llm_magics.http import find_request_id
 from llm_magics.providers import error_mapping
 from llm_magics.providers.error_bodies import parse_error
 from llm_magics.providers.error_mapping import parse_retry_after
@@ -74,6 +75,7 @@ def map_ollama_error(
         provider=provider,
         model=model,
         status=status,
+        request_id=find_request_id(headers),
         retry_after=parse_retry_after(headers),
         retryable=retryable and error_type not in (ModelNotFoundError, ContextLengthError),
         body=said,

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from llm_magics.errors import ProviderError
 from llm_magics.runtime.storage.run_log import Run
 from llm_magics.runtime.storage.serialization import (
     decode_answer,
@@ -22,7 +23,7 @@ from llm_magics.runtime.storage.serialization import (
     encode_message,
     encode_parameters,
 )
-from llm_magics.secrets import scrub, strip_credentials
+from llm_magics.secrets import scrub, scrub_json, strip_credentials
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, ToolCall
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ MAX_CHARS = 2_000_000
 
 # The columns of a run that are stored as they are; time and model are converted.
 RUN_COLUMNS = tuple(each.name for each in fields(Run) if each.name not in ("time", "model"))
+
+# The parameters that contain no text of the user's; the others are contents.
+_FIGURES = ("temperature", "max_tokens", "top_p", "seed", "reasoning", "logprobs", "search")
 
 
 class Origin(NamedTuple):
@@ -52,21 +56,24 @@ class Details:
         parameters: the parameters of the request, as JSON; without values that are not set.
         cell_id: identifies the cell in all of its runs; empty if unknown.
         template, template_digest: the prompt file and the digest of its content.
+        request_id: the service's identifier of a request that has failed.
     """
 
     parameters: Mapping[str, Any] = field(default_factory=dict)
     cell_id: str = ""
     template: str = ""
     template_digest: str = ""
+    request_id: str | None = None
 
     @classmethod
-    def of(cls, call: CallDetails, cell_id: str) -> Details:
-        """Return what is stored of a call in a cell."""
+    def of(cls, call: CallDetails, cell_id: str, error: BaseException | None = None) -> Details:
+        """Return what is stored of a call in a cell, which may have ended with an error."""
         return cls(
             parameters=encode_parameters(call.parameters) if call.parameters else {},
             cell_id=cell_id,
             template=call.prompt_name or "",
             template_digest=call.prompt_digest or "",
+            request_id=error.request_id if isinstance(error, ProviderError) else None,
         )
 
 
@@ -87,28 +94,39 @@ def encode_entry(
     run: Run, response: Response, details: Details, origin: Origin, *, with_contents: bool
 ) -> bytes:
     """Return the line of an entry, with a newline at its end."""
-    moment = run.time.strftime("%Y-%m-%d %H:%M:%S.%f")
     entry: dict[str, Any] = {name: getattr(run, name) for name in RUN_COLUMNS}
     entry |= {
-        "id": new_id(),
-        "time": moment,
         "model": f"{run.provider}/{run.model}" if run.provider else run.model,
         "session": origin.session,
         "notebook": origin.notebook,
         "cell_id": details.cell_id,
-        "request_id": _request_id(response),
+        "request_id": details.request_id or response.request_id or _answer_id(response),
         "template": details.template or None,
         "template_digest": details.template_digest or None,
-        "parameters": details.parameters,
     }
-    if response.messages and with_contents:
-        entry["messages"] = [_bounded(encode_message(each)) for each in response.messages]
+    parameters = details.parameters
+    if not with_contents:
+        parameters = {name: parameters[name] for name in _FIGURES if name in parameters}
+        entry["error"] = run.error.partition(":")[0] if run.error else None
+    elif response.messages:
+        entry["messages"] = [encode_message(each) for each in response.messages]
         entry["answer"] = _encode_answer(response)
-    line = json.dumps(entry, ensure_ascii=False, separators=(",", ":"), default=str)
-    return f"{scrub(line)}\n".encode("utf-8", "backslashreplace")
+    # Each text is masked before it is encoded: afterwards, a key may contain escaped characters.
+    masked: dict[str, Any] = {name: scrub_json(value) for name, value in entry.items()}
+    if "messages" in masked:
+        masked["messages"] = [_bounded(each) for each in masked["messages"]]
+    masked["parameters"] = {name: scrub_json(value) for name, value in parameters.items()}
+    masked |= {"id": new_id(), "time": run.time.strftime("%Y-%m-%d %H:%M:%S.%f")}
+    line = json.dumps(masked, ensure_ascii=False, separators=(",", ":"), default=_masked_text)
+    return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
-def _request_id(response: Response) -> str | None:
+def _masked_text(value: object) -> str:
+    """Return the text of a value that is not JSON, such as a date in a parameter."""
+    return scrub(str(value))
+
+
+def _answer_id(response: Response) -> str | None:
     """Return the service's identifier of the answer, if its last message has it."""
     found = response.raw.get("id") or response.raw.get("responseId")
     return found if isinstance(found, str) else None
@@ -147,7 +165,9 @@ def decode_entry(line: bytes) -> dict[str, Any] | None:
         entry = json.loads(line)
     except ValueError:
         return None
-    return entry if isinstance(entry, dict) and isinstance(entry.get("id"), str) else None
+    names = ("id", "time", "model")
+    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(each), str) for each in names)
+    return entry if is_entry else None
 
 
 def text_of_answer(answer: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,11 +14,19 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import past_runs
-from llm_magics.errors import ConfigurationError, HistoryError, ProviderError, UsageError
+from llm_magics.errors import (
+    ConfigurationError,
+    HistoryError,
+    ModelNotFoundError,
+    ProviderError,
+    UsageError,
+)
 from llm_magics.runtime.history.schema import VIEW_COLUMNS
 from llm_magics.runtime.session import session
 from llm_magics.secrets import register_secret
 from llm_magics.settings.config import config
+from tests.support.fake_openai import FakeOpenAI
+from tests.support.serving import serving
 
 
 @pytest.fixture
@@ -141,6 +150,47 @@ def test_contents_can_be_left_out(stored: Path) -> None:
     assert row["output_tokens"] > 0
     with pytest.raises(HistoryError):
         lm.response(row["id"])
+
+
+def test_without_contents_no_text_is_stored(stored: Path) -> None:
+    """Parameters that are numbers are; schemas, stop texts and fields of the body are contents."""
+    config.history_contents = False
+    schema = {"type": "object", "properties": {"zymurgy": {"type": "string"}}}
+    lm.ask(
+        '{"zymurgy": "a"}',
+        temperature=0.5,
+        stop=["zymurgies"],
+        schema=schema,
+        extra_body={"metadata": {"zymurgy": "zymurgy"}},
+    )
+    assert lm.history()["parameters"].tolist() == ['{"temperature":0.5}']
+    assert session.history is not None
+    session.history.close()
+    assert not files_with(stored.parent, b"zymurgy")
+
+
+def test_without_contents_an_error_is_its_type(stored: Path) -> None:
+    """Its message may quote the prompt."""
+    config.history_contents = False
+    with pytest.raises(ModelNotFoundError):
+        lm.ask("a", model="echo/zymurgy")
+    assert lm.history()["error"].tolist() == ["ModelNotFoundError"]
+
+
+@pytest.mark.parametrize("name", ["x-request-id", "request-id"])
+def test_the_identifier_of_the_request_is_a_column(stored: Path, name: str) -> None:
+    """Of answers and of errors, from the headers; it is in the answer too."""
+    fake = FakeOpenAI()
+    with serving(lambda asked: replace(fake(asked), headers={name: "request-1"})) as server:
+        config.providers = {
+            "near": {"type": "openai", "base_url": server.url, "api_key": "a-key-of-the-test"}
+        }
+        assert lm.ask("a", model="near/gpt-test").request_id == "request-1"
+        with pytest.raises(ModelNotFoundError):
+            lm.ask("a", model="near/nothing")
+        rows = lm.history()
+    assert rows["request_id"].tolist() == ["request-1", "request-1"]
+    assert lm.response(rows["id"].iloc[1]).request_id == "request-1"
 
 
 def test_no_key_is_stored(stored: Path, tmp_path: Path) -> None:

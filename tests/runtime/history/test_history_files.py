@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sqlite3
@@ -15,10 +16,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from llm_magics.runtime.history import database, queries, schema, writer
+from llm_magics._util.text import replace_lone_surrogates
+from llm_magics.runtime.history import database, entries, queries, schema, writer
 from llm_magics.runtime.history.entries import (
     Details,
     Origin,
@@ -30,6 +32,7 @@ from llm_magics.runtime.history.entries import (
 from llm_magics.runtime.history.retention import Limits
 from llm_magics.runtime.history.writer import History
 from llm_magics.runtime.response import Response
+from llm_magics.secrets import forget_secret, register_secret
 from llm_magics.types import ChatMessage, ToolCall
 from tests.support.runs import run_at
 
@@ -356,3 +359,69 @@ def test_any_call_is_an_entry(prompt: str, answer: str, thoughts: str, arguments
     assert decode_messages(entry["messages"]) == sent
     stored = decode_stored_answer(entry["answer"])
     assert (stored.text, stored.reasoning, stored.tool_calls) == (answer, thoughts, (call,))
+
+
+@given(key=st.text(min_size=8, max_size=20), before=TEXT, after=TEXT)
+@example(key='"quoted\\"', before="", after="")
+@example(key="schlüssel-ключ", before="\\", after='"')
+def test_no_text_of_an_entry_contains_a_key(key: str, before: str, after: str) -> None:
+    """Whatever characters it has; the line stays valid JSON."""
+    key = replace_lone_surrogates(key)
+    text = f"{before}{key}{after}"
+    call = ToolCall("1", "look", json.dumps({"key": text}))
+    sent = (ChatMessage("user", text), ChatMessage("assistant", "", tool_calls=(call,)))
+    parameters = {"stop": [text], "extra_body": {text: {"a": [text]}}}
+    register_secret(key)
+    try:
+        line = encode_entry(
+            run_at(datetime.now(UTC)),
+            Response(text, messages=sent, reasoning=text, tool_calls=(call,), request_id=text),
+            Details(parameters=parameters, template=text),
+            Origin(notebook=text),
+            with_contents=True,
+        )
+    finally:
+        forget_secret(key)
+    entry = decode_entry(line)
+    assert entry is not None
+    assert not [each for each in texts_in(entry, frozenset({"id", "time"})) if key in each]
+    assert json.dumps(key)[1:-1] not in entry["messages"][1]["tool_calls"][0]["arguments_text"]
+
+
+def texts_in(value: object, without: frozenset[str] = frozenset()) -> Iterator[str]:
+    """All texts in a value of JSON, with the names of objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, each in value.items():
+            if name not in without:
+                yield from (name, *texts_in(each))
+    elif isinstance(value, list):
+        for each in value:
+            yield from texts_in(each)
+
+
+def test_a_key_at_the_end_of_a_long_text_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the text is cut off there."""
+    monkeypatch.setattr(entries, "MAX_CHARS", 30)
+    register_secret("correct-horse-battery")
+    answer = Response("a", messages=(ChatMessage("user", "x" * 20 + "correct-horse-battery"),))
+    line = encode_entry(run_at(datetime.now(UTC)), answer, Details(), Origin(), with_contents=True)
+    assert b"correct" not in line
+
+
+def test_a_parameter_that_is_nested_too_deeply_costs_no_entry() -> None:
+    """Its value is masked."""
+    schema: dict[str, object] = {}
+    for _ in range(3_000):
+        schema = {"items": schema}
+    line = encode_entry(
+        run_at(datetime.now(UTC)),
+        Response("a"),
+        Details(parameters={"schema": schema, "seed": 1}),
+        Origin(),
+        with_contents=True,
+    )
+    entry = decode_entry(line)
+    assert entry is not None
+    assert entry["parameters"] == {"schema": "****", "seed": 1}
