@@ -42,7 +42,10 @@ def position_bias(ratings: Ratings, first: Any, confidence: float) -> list[Bias]
         raise UsageError(msg, hint="Pass the label of the answer that the judge saw first.")
     codes = np.array([-1 if each is None else numbers[each] for each in shown], np.intp)
     answers = np.unique(codes[codes >= 0])
-    return [("first answer", _preference(ratings, codes, answers, confidence))]
+    name = "first answer"
+    if len(answers) == 1:  # which of the other labels is the other answer is unknown
+        return [(name, unknown(0, "the judge always saw the same answer first"))]
+    return [(name, _preference(ratings, codes, answers, confidence))]
 
 
 def length_bias(ratings: Ratings, lengths: Any, confidence: float) -> list[Bias]:
@@ -59,13 +62,13 @@ def length_bias(ratings: Ratings, lengths: Any, confidence: float) -> list[Bias]
         UsageError: the table has other columns.
     """
     if not isinstance(lengths, pd.DataFrame):
-        known = _floats(aligned(lengths, ratings.index, "lengths"))
+        known = _lengths(lengths, ratings.index)
         return [("error and length", rank_correlation(_errors(ratings), known, confidence))]
     names = list(lengths.columns)
     if len(names) != 2 or any(name not in ratings.labels for name in names):
         msg = "lengths needs two columns, with the labels of the two answers as names."
         raise UsageError(msg, hint='For example: pd.DataFrame({"A": …, "B": …})')
-    one, other = (_floats(aligned(lengths[name], ratings.index, "lengths")) for name in names)
+    one, other = (_lengths(lengths[name], ratings.index) for name in names)
     numbers = [ratings.labels.index(name) for name in names]
     difference = one - other
     longer = np.where(difference > 0, numbers[0], np.where(difference < 0, numbers[1], -1))
@@ -146,5 +149,11 @@ def row_means(values: Floats) -> Floats:
     return means
 
 
-def _floats(values: list[Any]) -> Floats:
-    return np.array([np.nan if each is None else float(each) for each in values], np.float64)
+def _lengths(values: Any, index: pd.Index[Any]) -> Floats:
+    """Return a length for each item; NaN if missing."""
+    found = aligned(values, index, "lengths")
+    try:
+        return np.array([np.nan if each is None else float(each) for each in found], np.float64)
+    except (TypeError, ValueError):
+        msg = "lengths must be numbers."
+        raise UsageError(msg, hint="For example: answers.str.len()") from None

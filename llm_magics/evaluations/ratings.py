@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,6 +16,7 @@ from llm_magics._util.text import display_name
 from llm_magics.dataframes.rows import to_list, to_pandas
 from llm_magics.errors import UsageError
 from llm_magics.evaluations.coefficients import LEVELS, Level
+from llm_magics.host import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -103,26 +105,18 @@ def read_ratings(judge: Any, people: Any, labels: Any = None, level: Any = None)
     if callable(getattr(people, "wide", None)):  # the result of lm.label
         people = people.wide()
     judged = _column(judge, "judge")
-    table = _people(people)
-    categories = _ordered_categories([judged, *_columns(table)])
-    unjudged = 0
-    has_items = _is_long(people) or (_has_index(people) and _has_index(judge))
-    if not has_items:
-        if len(table) != len(judged):
-            msg = f"The judge has {len(judged):,} items and the people {len(table):,}."
-            raise UsageError(msg, hint=_SAME_ITEMS)
-    elif not _is_same(judged.index, table.index):
-        table, unjudged = _align(judged.index, table)
-    values = [_known(column) for column in (judged, *_columns(table))]
-    ordered = categories if labels is None else to_list(labels)
+    table, unjudged = _matched(judge, people, judged, _people(people))
+    columns = [judged, *_columns(table)]
+    values = [_known(column) for column in columns]
     found = _distinct(values)
-    if ordered is None:
-        ordered = _sorted(found)
-    elif extra := [each for each in found if each not in set(ordered)]:
+    _check_found(found, _distinct(values[:1]), _distinct(values[1:]))
+    categories = _ordered_categories(columns) if labels is None else _listed_labels(labels)
+    ordered = _sorted(found) if categories is None else categories
+    if extra := [each for each in found if each not in set(ordered)]:
         msg = f"{display_name(str(extra[0]))!r} is not one of the labels."
         raise UsageError(msg, hint="Add it to labels=[…], or replace it with None.")
     if level is None:
-        level = _level(found, is_ordered=labels is not None or categories is not None)
+        level = _level(found, is_ordered=categories is not None)
     if level in ("interval", "ratio") and not all(isinstance(each, Real) for each in ordered):
         msg = f"The level {level} needs numbers."
         raise UsageError(msg, hint='Use the level "ordinal" or "nominal" for other labels.')
@@ -141,6 +135,20 @@ def read_ratings(judge: Any, people: Any, labels: Any = None, level: Any = None)
         people=people_codes,
         unjudged=unjudged,
     )
+
+
+def _matched(
+    judge: Any, people: Any, judged: pd.Series[Any], table: pd.DataFrame
+) -> tuple[pd.DataFrame, int]:
+    """Return the labels of people of the judge's items, and the number of other items."""
+    if not (_is_long(people) or (_has_index(people) and _has_index(judge))):
+        if len(table) != len(judged):
+            msg = f"The judge has {len(judged):,} items and the people {len(table):,}."
+            raise UsageError(msg, hint=_SAME_ITEMS)
+        return table, 0
+    if _is_same(judged.index, table.index):
+        return table, 0
+    return _align(judged.index, table)
 
 
 def aligned(values: Any, index: pd.Index[Any], what: str) -> list[Any]:
@@ -196,6 +204,10 @@ def _people(people: Any) -> pd.DataFrame:
 def _widened(long: pd.DataFrame) -> pd.DataFrame:
     """Return a column for each annotator, from a row for each label."""
     known = long[long[LABEL].notna()]
+    for name in (ITEM, ANNOTATOR):
+        if known[name].isna().any():
+            msg = f"Some labels have no {name}."
+            raise UsageError(msg, hint=f"Fill the column {name!r}, or leave these rows out.")
     pairs = list(zip(known[ITEM], known[ANNOTATOR], strict=True))
     labels = dict(zip(pairs, known[LABEL], strict=True))
     if len(labels) < len(pairs):
@@ -242,6 +254,47 @@ def _known(column: pd.Series[Any]) -> list[Any]:
         None if is_missing else value
         for value, is_missing in zip(column.tolist(), column.isna().tolist(), strict=True)
     ]
+
+
+def _check_found(found: list[Any], judge: list[Any], people: list[Any]) -> None:
+    """
+    Raise `UsageError` for labels that cannot be compared, and warn of some that look equal.
+
+    Labels that were read from a file or an answer are texts, also of numbers and booleans.
+    """
+    if any(isinstance(each, float) and math.isinf(each) for each in found):
+        msg = "A label is infinite."
+        raise UsageError(msg, hint="Replace it with None.")
+    if judge and people and not {*map(_kind, judge)} & {*map(_kind, people)}:
+        what = [f"{_kind(each[0])} ({display_name(repr(each[0]))})" for each in (judge, people)]
+        msg = f"The judge's labels are {what[0]}, and those of people are {what[1]}."
+        raise UsageError(msg, hint='Convert them: judge.astype(int), judge.map({"True": True, …})')
+    similar: dict[str, str] = {}
+    for each in found:
+        if isinstance(each, str):
+            other = similar.setdefault(" ".join(each.split()).casefold(), each)
+            if other != each:
+                msg = (
+                    f"The labels {other!r:.60} and {each!r:.60} differ only in case or spaces,"
+                    " and count as different labels."
+                )
+                warn(msg)
+
+
+def _kind(label: Any) -> str:
+    if isinstance(label, str):
+        return "texts"
+    is_number = isinstance(label, Real | np.bool_)
+    return "numbers or booleans" if is_number else f"of the type {type(label).__name__}"
+
+
+def _listed_labels(labels: Any) -> list[Any]:
+    """Return the labels that the user lists."""
+    listed = _known(pd.Series(to_list(labels), dtype=object))
+    if len(_distinct([listed])) < len(listed):
+        msg = "labels has a missing value, or a label twice."
+        raise UsageError(msg, hint='List each label once, in their order: labels=["bad", "good"]')
+    return listed
 
 
 def _ordered_categories(columns: Iterable[pd.Series[Any]]) -> list[Any] | None:

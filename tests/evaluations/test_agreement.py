@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from datetime import date
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,10 @@ def test_a_judge_that_prefers_the_first_answer_is_found() -> None:
     assert row.low < 0 < row.high
     ties = lm.agreement(["tie"] * 3, ["A"] * 3, first=["A"] * 3)
     assert value(ties, "bias: first answer", "judge").note
+    same = lm.agreement(["A", "B"] * 5, ["A", "A"] * 5, first=["A"] * 10)
+    row = value(same, "bias: first answer", "judge")
+    assert np.isnan(row.value)
+    assert row.note == "the judge always saw the same answer first"
 
 
 def test_a_judge_that_prefers_long_answers_is_found() -> None:
@@ -240,3 +245,52 @@ def test_any_labels_have_a_report(rows: list[tuple[str | None, ...]]) -> None:
     )
     assert (frame.loc[frame["value"].isna(), "note"] != "").all()
     assert repr(report)
+
+
+@pytest.mark.parametrize(
+    ("judge", "people", "message"),
+    [
+        (["1", "2"], [1, 2], r"texts \('1'\), and those of people are numbers or booleans \(1\)"),
+        ([True, False], ["True", None], "numbers or booleans"),
+        ([date(2026, 1, 1)], ["2026-01-01"], "of the type date"),
+        ([1.0, np.inf], [1.0, 2.0], "infinite"),
+    ],
+)
+def test_labels_that_cannot_be_equal_are_refused(
+    judge: list[Any], people: list[Any], message: str
+) -> None:
+    """Such as numbers and their texts: otherwise the agreement would be 0."""
+    with pytest.raises(UsageError, match=message):
+        lm.agreement(judge, people)
+
+
+def test_labels_that_differ_only_in_case_are_reported() -> None:
+    """They count as different; a label that is missing on one side is not reported."""
+    with pytest.warns(UserWarning, match=r"'Yes' and 'yes ' differ only in case or spaces"):
+        lm.agreement(["Yes", "no"], ["yes ", "no"])
+    lm.agreement(["yes", "no"], ["no", "no"])
+
+
+def test_rows_of_labels_need_an_item_and_an_annotator() -> None:
+    """Rows without a label may lack them."""
+    rows = pd.DataFrame({"item": [0, 1], "annotator": ["anna", None], "label": ["a", None]})
+    assert len(lm.agreement(["a", "b"], rows).frame())
+    for name in ("item", "annotator"):
+        wrong = rows.assign(label="a", **{name: [None, "x"], "annotator": [None, "anna"]})
+        with pytest.raises(UsageError, match="Some labels have no"):
+            lm.agreement(["a", "b"], wrong)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"labels": ["a", "b", "a"]}, "a label twice"),
+        ({"labels": ["a", "b", None]}, "missing value"),
+        ({"labels": [["a"], "b"]}, "A label must be"),
+        ({"lengths": ["long", "short"]}, "lengths must be numbers"),
+    ],
+)
+def test_invalid_labels_and_lengths_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """With a message that says what is allowed."""
+    with pytest.raises(UsageError, match=message):
+        lm.agreement(["a", "b"], ["b", "b"], **arguments)
