@@ -91,8 +91,8 @@ class LabelView:
         message = ""
         try:
             if content.get("kind") == "label":
-                label = self._labelling.labels[int(content["label"])]
-                self._labelling.add(label, item=str(item), note=note)
+                labels = dict(enumerate(self._labelling.labels))
+                self._labelling.add(labels[int(content["label"])], item=str(item), note=note)
             elif content.get("kind") == "skip":
                 self._labelling.skip(item=str(item), note=note)
             elif content.get("kind") == "undo":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -15,12 +16,18 @@ import pandas as pd
 
 from llm_magics._util.filesystem import display_path
 from llm_magics._util.tables import CompactFrame
-from llm_magics._util.text import escape_controls, pluralize, replace_lone_surrogates
+from llm_magics._util.text import (
+    display_name,
+    escape_controls,
+    pluralize,
+    replace_lone_surrogates,
+)
 from llm_magics._util.validation import check_integer, check_texts
 from llm_magics.dataframes.rows import to_list, to_pandas
 from llm_magics.errors import UsageError, nearest
 from llm_magics.evaluations.label_file import Action, LabelEvent, LabelFile
 from llm_magics.evaluations.ratings import ANNOTATOR, ITEM, LABEL
+from llm_magics.host import warn
 
 if TYPE_CHECKING:
     from llm_magics.evaluations.label_widget import LabelView
@@ -70,7 +77,8 @@ def label(  # noqa: PLR0913 (a public function)
         n: label a random sample of this many items, the same for all annotators; a larger one
             contains it. By default all.
         seed: another seed gives another sample and other orders.
-        question: a text above the labels, such as what to look for.
+        question: a text above the labels, such as what to look for. Another question needs another
+            ``path``, because a file has one label for each item and annotator.
 
     Returns:
         the labels so far: ``.frame()``, and ``.wide()`` for `agreement`.
@@ -83,20 +91,23 @@ def label(  # noqa: PLR0913 (a public function)
     if missing := [name for name in names if name not in frame.columns]:
         msg = f"The column {missing[0]!r} does not exist."
         raise UsageError(msg, hint=nearest(missing[0], [str(name) for name in frame.columns]))
+    if len(shown := frame[names].columns) > len(set(shown)):
+        msg = f"The columns {', '.join(map(display_name, shown))} are not unique."
+        raise UsageError(msg, hint="Name each column once, and rename equal ones.")
     if not isinstance(annotator, str) or not annotator.strip():
         msg = "annotator must be a name."
         raise UsageError(msg, hint='For example: lm.label(…, annotator="anna")')
-    if path is None:
-        stem = "-".join("".join(c if c.isalnum() else "_" for c in name) for name in names)
-        path = f"labels-{stem[:80]}.jsonl"
+    if not isinstance(question, str):
+        msg = f"question must be a text, not {type(question).__name__}."
+        raise UsageError(msg, hint='For example: lm.label(…, question="Is it polite?")')
     labelling = Labelling(
         frame[names],
         _check_labels(labels),
-        annotator=annotator,
-        file=LabelFile(Path(path).absolute()),
+        annotator=annotator.strip(),
+        file=LabelFile(_path(path, names)),
         n=None if n is None else check_integer("n", n),
-        seed=seed,
-        question=question,
+        seed=check_integer("seed", seed, least=0),
+        question=replace_lone_surrogates(question),
     )
     labelling.check_stored()
     return labelling
@@ -143,17 +154,23 @@ class Labelling:
 
     def check_stored(self) -> None:
         """
-        Check that the labels in the file are those of this task.
+        Check that the labels in the file are those of this task; warn if the question has changed.
 
         Raises:
             UsageError: the file has labels that cannot be chosen here.
         """
         known = {json.dumps(each) for each in self.labels}
-        for event in self._file.events():
-            is_ours = event.item in self._items and event.action == "label"
-            if is_ours and json.dumps(event.label) not in known:
+        events = [each for each in self._file.events() if each.item in self._items]
+        given = [each for each in events if each.action == "label"]
+        for event in given:
+            if json.dumps(event.label) not in known:
                 msg = f"{display_path(self.path)} has the label {event.label!r:.60}, which is not in labels."
                 raise UsageError(msg, hint="Add it to labels, or pass another file: path=…")
+        others = {each.question for each in given} - {self.question}
+        if self.question and others:
+            other = f"the question {max(others)!r:.100}" if any(others) else "no question"
+            msg = f"{display_path(self.path)} has labels for {other}. Pass another file for this one: path=…"
+            warn(msg)
 
     def current(self) -> LabelItem | None:
         """Return the next item without a label of this annotator; ``None`` after the last one."""
@@ -231,12 +248,19 @@ class Labelling:
             actions = self._last_actions(name)
             known = {key: each.label for key, each in actions.items() if key in self._items}
             columns[name] = [known.get(str(key)) for key in self._row_keys]
-        return pd.DataFrame(columns, index=self._index, dtype=object)
+        return CompactFrame(pd.DataFrame(columns, index=self._index, dtype=object))
 
     def annotators(self) -> list[str]:
-        """Return the names of those who have labelled an item."""
-        names = (event.annotator for event in self._file.events() if event.item in self._items)
-        return list(dict.fromkeys(names))
+        """Return the names of those whose labels the file has, without those that were undone."""
+        names = dict.fromkeys(event.annotator for event in self._file.events())
+        return [
+            name
+            for name in names
+            if any(
+                event.action == "label" and key in self._items
+                for key, event in self._last_actions(name).items()
+            )
+        ]
 
     def counts(self) -> pd.DataFrame:
         """Return how many items this annotator gave each label."""
@@ -245,15 +269,8 @@ class Labelling:
         counts = [given.count(json.dumps(each)) for each in self.labels]
         return CompactFrame({LABEL: self.labels, "items": counts})
 
-    def _last_actions(self, annotator: str) -> dict[str, LabelEvent]:
-        """Return the last label or skip of each item that was not undone, in their order."""
-        last: dict[str, LabelEvent] = {}
-        for event in self._file.events():
-            if event.annotator == annotator:
-                last.pop(event.item, None)
-                if event.action != "undo":
-                    last[event.item] = event
-        return last
+    def _last_actions(self, annotator: str) -> Mapping[str, LabelEvent]:
+        return self._file.last_actions(annotator)
 
     def _save(self, action: Action, item: str | None, label: Any, note: str) -> None:
         if item is None:
@@ -275,6 +292,7 @@ class Labelling:
                 time=time,
                 label=label,
                 note=note,
+                question=self.question,
             )
         )
 
@@ -295,6 +313,16 @@ class Labelling:
         self._view.display()
 
 
+def _path(path: Any, columns: Sequence[str]) -> Path:
+    if path is None:
+        stem = "-".join("".join(c if c.isalnum() else "_" for c in name) for name in columns)
+        path = f"labels-{stem[:80]}.jsonl"
+    if not isinstance(path, str | Path):
+        msg = f"Invalid path: got {type(path).__name__}."
+        raise UsageError(msg, hint='For example: lm.label(…, path="labels.jsonl")')
+    return Path(path).absolute()
+
+
 def _frame(data: Any) -> pd.DataFrame:
     if isinstance(data, pd.DataFrame):
         return data
@@ -307,7 +335,8 @@ def _frame(data: Any) -> pd.DataFrame:
 
 def _check_labels(labels: Any) -> list[Any]:
     found = [_plain_label(each) for each in to_list(labels)]
-    if len(found) < 2 or len({json.dumps(each) for each in found}) < len(found):
+    # Equal ones, such as 1 and True, or 1 and "1", could not be distinguished later.
+    if len(found) < 2 or min(len(set(found)), len({str(each) for each in found})) < len(found):
         msg = "labels needs two different labels or more."
         raise UsageError(msg, hint='For example: labels=["good", "bad"]')
     return found
@@ -315,7 +344,8 @@ def _check_labels(labels: Any) -> list[Any]:
 
 def _plain_label(label: Any) -> Any:
     label = label.item() if isinstance(label, np.generic) else label
-    if not isinstance(label, str | int | float | bool):
+    is_label = isinstance(label, str | int) or (isinstance(label, float) and math.isfinite(label))
+    if not is_label or not str(label).strip():
         msg = f"A label must be a text, a number or a boolean, not {label!r:.60}."
         raise UsageError(msg, hint='For example: labels=["good", "bad"]')
     return replace_lone_surrogates(label) if isinstance(label, str) else label

@@ -270,3 +270,90 @@ def test_messages_of_the_widget() -> None:
     assert view.widget.progress["skipped"] == 1
     view.receive({"kind": "retry"})
     assert view.widget.progress["skipped"] == 0
+
+
+def test_another_question_is_reported() -> None:
+    """Its labels would otherwise be those of the first question."""
+    lm.label(FRAME, question="Is it polite?").add("yes")
+    lm.label(FRAME, question="Is it polite?")
+    lm.label(FRAME)
+    with pytest.warns(UserWarning, match=r"has labels for the question 'Is it polite\?'"):
+        lm.label(FRAME, question="Is it true?")
+    lm.label(FRAME, path="b.jsonl").add("yes")
+    with pytest.warns(UserWarning, match="has labels for no question"):
+        lm.label(FRAME, path="b.jsonl", question="Is it true?")
+
+
+def test_people_without_a_label_are_left_out() -> None:
+    """Those who only skipped, or have undone all."""
+    lm.label(FRAME, annotator="anna").add("yes")
+    ben, cleo = (lm.label(FRAME, annotator=name) for name in ("ben", "cleo"))
+    ben.skip()
+    cleo.add("no")
+    cleo.undo()
+    assert cleo.annotators() == list(cleo.wide()) == ["anna"]
+
+
+def test_spaces_around_a_name_do_not_make_another_person() -> None:
+    """The labels are continued."""
+    lm.label(FRAME, annotator="anna").add("yes")
+    assert lm.label(FRAME, annotator=" anna ").progress() == (1, 0, 20)
+
+
+def test_a_file_that_was_replaced_is_read_again(tmp_path: Path) -> None:
+    """Also by a longer one."""
+    labelling, other = lm.label(FRAME, path="a.jsonl"), lm.label(FRAME, path="b.jsonl")
+    labelling.add("yes")
+    finish(other, "no")
+    (tmp_path / "b.jsonl").replace(tmp_path / "a.jsonl")
+    assert labelling.counts()["items"].tolist() == [0, 20]
+    (tmp_path / "a.jsonl").unlink()
+    assert labelling.progress() == (0, 0, 20)
+
+
+def test_hostile_and_newer_lines_of_a_file(tmp_path: Path) -> None:
+    """Unknown names are ignored, and halves of characters replaced, so that tables can be shown."""
+    labelling = lm.label(["a"], path="a.jsonl")
+    item = labelling.current()
+    assert item is not None
+    event = {"action": "label", "item": item.key, "annotator": "\ud800", "time": "x"}
+    line = json.dumps({**event, "label": "yes", "note": "\ud800<b>", "new": 1})
+    (tmp_path / "a.jsonl").write_text(f"[]\nnull\n{{}}\n{line}\n", "utf-8")
+    assert labelling.wide()._repr_html_().encode()
+    assert "<b>" not in labelling.frame()._repr_html_().encode().decode()
+    assert labelling.annotators() == ["\ufffd"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [[1.0, float("nan")], [1.0, float("inf")], ["", "x"], [" ", "x"], [1, True], [1, "1"]],
+)
+def test_labels_can_be_distinguished(labels: list[Any]) -> None:
+    """On buttons and in comparisons; a missing one would be no label."""
+    with pytest.raises(UsageError, match="label"):
+        lm.label(["a"], labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"path": 5}, "Invalid path"),
+        ({"question": None}, "question must be a text"),
+        ({"seed": "x"}, "Invalid value for seed"),
+        ({"columns": ["text", "text"]}, "not unique"),
+    ],
+)
+def test_invalid_arguments_are_refused(arguments: dict[str, Any], message: str) -> None:
+    """With a message that names the argument."""
+    with pytest.raises(UsageError, match=message):
+        lm.label(FRAME, **arguments)
+
+
+def test_an_action_is_fast_with_many_labels() -> None:
+    """Each line of the file is parsed once."""
+    labelling = lm.label([str(number) for number in range(400)])
+    finish(labelling, "yes")
+    events = labelling._file.events()
+    labelling.undo()
+    assert labelling._file.events() is events
+    assert labelling.progress() == (399, 0, 400)
