@@ -158,7 +158,7 @@ class _Terms:
         observed: the disagreement of each item.
         expected: the expected disagreement.
         change: the influence of each item on the logarithm of ``expected``, plus any constant.
-        step: the disagreement of an item in which one label differs, if none does in the data.
+        step: the expected disagreement of an item in which one label differs.
         farthest: the label whose expected disagreement with the others is largest.
     """
 
@@ -175,12 +175,14 @@ class _Terms:
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """Return the interval of the ratio."""
-        n, mean, step = len(self.observed), float(self.observed.mean()), self.step
+        n, mean = len(self.observed), float(self.observed.mean())
         variance = 0.0
         if mean:
             influence = self.observed / mean - self.change
             variance = self.ratio**2 * float(influence.var(ddof=1)) / n
-            step = float(self.observed[self.observed > 0].mean())
+        # The mean of the disagreements that were seen and one of the expected size: a few may
+        # all be small, for example on a ratio scale.
+        step = (n * mean + self.step) / (int((self.observed > 0).sum()) + 1)
         return _gamma_interval(self.ratio, variance, step / self.expected / n, alpha)
 
 

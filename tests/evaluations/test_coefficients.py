@@ -151,3 +151,10 @@ def test_intervals_cover_the_true_value(statistic: str) -> None:
         cell.trial(np.random.default_rng([7, number]), truth[statistic]) for number in range(120)
     ]
     assert np.mean([trial[0] for trial in trials if trial]) >= 0.92
+
+
+def test_few_small_disagreements_do_not_make_an_interval_narrow() -> None:
+    """On a ratio scale the disagreements that were seen may all be small, and others large."""
+    cell = Cell(statistic="alpha, ratio", shares=(0.1, 0.2, 0.3, 0.25, 0.15), quality=0.95, n=30)
+    trials = [cell.trial(np.random.default_rng([8, number]), 0.9611) for number in range(120)]
+    assert np.mean([trial[0] for trial in trials if trial]) >= 0.95

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from llm_magics._util.filesystem import display_path
 from llm_magics._util.text import escape_controls
 from llm_magics.errors import BudgetError, UsageError
 from llm_magics.evaluations.gate.reports import (
@@ -33,7 +34,10 @@ _STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command to ``parser``."""
     parser.add_argument(
-        "file", nargs="*", type=Path, help="gate files; default: all YAML files in evals/"
+        "file",
+        nargs="*",
+        type=Path,
+        help="gate files, or folders with them; default: all YAML files in evals/",
     )
     mode = parser.add_mutually_exclusive_group()
     for value, text in (
@@ -62,14 +66,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def find_files(files: Sequence[Path]) -> list[Path]:
     """
-    Return the gate files: those given, or all in ``evals``.
+    Return the gate files: those given, those in given folders, or all in ``evals``.
 
     Raises:
-        UsageError: there are none.
+        UsageError: a folder has none.
     """
-    found = list(files) or sorted([*_FOLDER.glob("*.yaml"), *_FOLDER.glob("*.yml")])
+    return [each for path in files or [_FOLDER] for each in _in_folder(path)]
+
+
+def _in_folder(path: Path) -> list[Path]:
+    """Return the gate files in a folder; any other path is that of a file."""
+    if not path.is_dir() and path != _FOLDER:
+        return [path]
+    found = sorted([*path.glob("*.yaml"), *path.glob("*.yml")])
     if not found:
-        msg = "No gate file was found in evals/."
+        msg = f"No gate file was found in {display_path(path)}/."
         raise UsageError(msg, hint="Name one: python -m llm_magics gate evals/support.yaml")
     return found
 

@@ -302,6 +302,9 @@ def _result(run: GateRun, check: Check, is_rejected: bool, p: float, alpha: floa
     elif len(missing) > _MOST_MISSING * max(1, items):
         outcome = Outcome.UNDECIDED
         reason = f"{pluralize(len(missing), 'item')} without an answer, because requests failed"
+    elif not check.items:
+        outcome = Outcome.UNDECIDED
+        reason = "the baseline has no item with its current inputs; update the baseline"
     elif items < required:
         outcome = Outcome.UNDECIDED
         seen = f"; with {items:,} a drop of {detectable:.3g} can be seen" if items else ""

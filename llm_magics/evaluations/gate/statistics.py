@@ -119,7 +119,7 @@ def look(
 
 def _as_matrix(values: Any) -> Matrix:
     found = np.asarray(values, np.float64)
-    return found.reshape(len(found), -1)
+    return found if found.ndim == 2 else found.reshape(len(found), 1)
 
 
 def studentize(sums: Matrix, squares: Matrix, counts: Matrix) -> Matrix:

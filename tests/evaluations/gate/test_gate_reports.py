@@ -183,6 +183,19 @@ def test_command_writes_reports(tmp_path, monkeypatch, capsys):
     assert "gate passed: 1 check" in capsys.readouterr().out
 
 
+def test_folders_have_gate_files(tmp_path, capsys):
+    """A folder stands for the gate files in it; one without any is an error."""
+    for name in ("one", "two"):
+        path = write_gate(tmp_path / "gates", name, items=20, drop=0.5)
+        write_baseline(path)
+        write_recording(path)
+    assert main(["gate", "gates"]) == 0
+    assert "gate passed: 2 checks" in capsys.readouterr().out
+    (tmp_path / "empty").mkdir()
+    assert main(["gate", "empty"]) == 2
+    assert "No gate file was found in empty/." in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -440,3 +440,17 @@ def test_interrupted_update_continues(tmp_path):
     stored = AnswerFile.load(gate.baseline)
     assert {each.texts[:2] for each in stored.answers.values()} == {("no", "no")}
     assert all(each.texts[2] == str(int(item[1:])) for (_, item), each in stored.answers.items())
+
+
+@pytest.mark.parametrize("options", [LIVE, REPLAY])
+def test_data_that_changed_completely_are_undecided(tmp_path, options):
+    """If no item has the inputs that it has in the baseline, nothing can be compared or passes."""
+    path = write_gate(tmp_path, items=20)
+    write_baseline(path)
+    data = path.with_suffix(".jsonl")
+    data.write_text(data.read_text("utf-8").replace('"text": "', '"text": "new '), "utf-8")
+    write_recording(path)
+    check = only(run(path, options=options))
+    assert check.outcome is Outcome.UNDECIDED
+    assert "update the baseline" in check.reason
+    assert (check.items, len(check.unmatched)) == (0, 20)
