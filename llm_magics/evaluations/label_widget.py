@@ -14,6 +14,7 @@ from IPython.display import publish_display_data
 
 from llm_magics._util.filesystem import display_path
 from llm_magics._util.text import escape_controls
+from llm_magics._util.widget_views import read_view
 from llm_magics.dataframes.map_widget import is_watched
 from llm_magics.errors import LLMError
 from llm_magics.host import TRANSIENT_KEY
@@ -44,8 +45,8 @@ class LabelWidget(anywidget.AnyWidget):
         turn: a number that increases with each answer of the kernel.
     """
 
-    _esm = (_FOLDER / "label.js").read_text("utf-8")
-    _css = (_FOLDER / "label.css").read_text("utf-8")
+    _esm = read_view(_FOLDER / "label.js")
+    _css = read_view(_FOLDER / "label.css")
 
     item = traitlets.Dict().tag(sync=True)
     labels = traitlets.List().tag(sync=True)
@@ -86,44 +87,53 @@ class LabelView:
 
     def receive(self, content: Any) -> None:
         """Do what a message of the view asks for."""
-        content = content if isinstance(content, dict) else {}
-        item, note = content.get("item"), str(content.get("note", ""))
         message = ""
         try:
-            if content.get("kind") == "label":
-                labels = dict(enumerate(self._labelling.labels))
-                self._labelling.add(labels[int(content["label"])], item=str(item), note=note)
-            elif content.get("kind") == "skip":
-                self._labelling.skip(item=str(item), note=note)
-            elif content.get("kind") == "undo":
-                self._labelling.undo()
-            elif content.get("kind") == "retry":
-                self._labelling.retry_skipped()
+            self._act(content if isinstance(content, dict) else {})
         except LLMError as error:
             message = redact(f"{error} {error.hint or ''}".strip())
-        except (KeyError, IndexError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError):
             message = "This message of the widget is unknown."
-        self.render(message)
-        if self._is_displayed:
-            self._show_counts(update=True)
+        try:
+            self.render(message)
+            if self._is_displayed:
+                self._show_counts(update=True)
+        except LLMError as error:  # the file cannot be read
+            self._say(redact(f"{error} {error.hint or ''}".strip()))
+
+    def _act(self, content: dict[str, Any]) -> None:
+        kind, item, note = content["kind"], str(content.get("item")), str(content.get("note", ""))
+        if kind == "label":
+            labels = dict(enumerate(self._labelling.labels))
+            self._labelling.add(labels[int(content["label"])], item=item, note=note)
+        elif kind == "skip":
+            self._labelling.skip(item=item, note=note)
+        elif kind == "undo":
+            self._labelling.undo()
+        elif kind == "retry":
+            self._labelling.retry_skipped()
+        else:
+            raise KeyError(kind)
 
     def render(self, message: str = "") -> None:
-        """Send the current item to the view."""
+        """
+        Send the current item to the view.
+
+        Raises:
+            UsageError: the file of labels cannot be read.
+        """
         current = self._labelling.current()
         labelled, skipped, count = self._labelling.progress()
-        fields = [] if current is None else [*current.fields.items()]
+        fields = {} if current is None else current.fields
+        pairs = [[escape_controls(name), escape_controls(text)] for name, text in fields.items()]
         with self.widget.hold_sync():
-            self.widget.item = (
-                {}
-                if current is None
-                else {
-                    "key": current.key,
-                    "fields": [
-                        [escape_controls(name), escape_controls(text)] for name, text in fields
-                    ],
-                }
-            )
+            self.widget.item = {} if current is None else {"key": current.key, "fields": pairs}
             self.widget.progress = {"labelled": labelled, "skipped": skipped, "count": count}
+            self._say(message)
+
+    def _say(self, message: str) -> None:
+        """Answer the view with a message, which may be empty."""
+        with self.widget.hold_sync():
             self.widget.message = escape_controls(message)
             self.widget.turn += 1
 

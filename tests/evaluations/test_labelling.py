@@ -258,7 +258,9 @@ def test_messages_of_the_widget() -> None:
         {"kind": "label", "item": key, "label": 7},
         {"kind": "label", "item": key, "label": "x"},
         {"kind": "label", "item": key},
+        {"kind": "label", "item": key, "label": -1},
         {"kind": "label", "item": "unknown", "label": 0},
+        {"kind": "erase"},
     ):
         view.receive(message)
         assert view.widget.message
@@ -270,6 +272,20 @@ def test_messages_of_the_widget() -> None:
     assert view.widget.progress["skipped"] == 1
     view.receive({"kind": "retry"})
     assert view.widget.progress["skipped"] == 0
+
+
+def test_a_file_that_cannot_be_read_is_reported_in_the_widget() -> None:
+    """The view gets an answer with the reason, and shows the same item."""
+    labelling = lm.label(FRAME)
+    labelling.add("yes")
+    view = LabelView(labelling)
+    item, turn = view.widget.item, view.widget.turn
+    labelling.path.unlink()
+    labelling.path.mkdir()
+    view.receive({"kind": "label", "item": item["key"], "label": 0})
+    assert view.widget.message.startswith("labels-text.jsonl cannot be read")
+    assert view.widget.turn == turn + 1
+    assert view.widget.item == item
 
 
 def test_another_question_is_reported() -> None:

@@ -155,6 +155,8 @@ def test_the_digest_is_known_of_a_call(repository: Path, monkeypatch: pytest.Mon
         ("brief@--output=stolen", "no revision --output=stolen"),
         ("brief@--help", "no revision --help"),
         ("brief@-n1", "no revision -n1"),
+        ("brief@^HEAD", r"no revision \^HEAD"),
+        ("brief@HEAD..HEAD", "no revision HEAD..HEAD"),
         ("absent@HEAD", "absent.md is not in the revision HEAD"),
         ("../brief@HEAD", "is not a valid template name"),
     ],

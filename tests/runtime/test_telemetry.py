@@ -26,6 +26,7 @@ from llm_magics.runtime.media_calls import MediaCall, image_call, transcription_
 from llm_magics.runtime.response import Response
 from llm_magics.runtime.session import session
 from llm_magics.runtime.telemetry import attributes, sdk
+from llm_magics.secrets import register_secret
 from llm_magics.types import ToolCall
 from tests.support import fake_anthropic, fake_gemini, fake_ollama
 from tests.support.fake_anthropic import FakeAnthropic
@@ -420,6 +421,19 @@ def test_functions_that_a_model_calls(shell: InteractiveShell, telemetry: Teleme
     assert bad.attributes["error.type"] == "ValueError"
     assert "secret" not in bad.to_json()
     assert sum(each.count for each in telemetry.points("gen_ai.execute_tool.duration")) == 2
+
+
+def test_names_of_spans_have_no_keys(shell: InteractiveShell, telemetry: Telemetry) -> None:
+    """Although they have the names of models and tools, which a user or a model writes."""
+    register_secret(KEY)
+    with pytest.raises(LLMError):
+        lm.ask("x", model=f"echo/{KEY}-{'x' * 2000}")
+    call = ToolCall("c", KEY + "x" * 2000, "{}")
+    ToolRounds(shell, [double], is_allowed=True).messages(Response("", tool_calls=(call,)))
+    assert len(telemetry.spans) > 0
+    for span in telemetry.spans:
+        assert KEY not in span.to_json()
+        assert len(span.name) <= 1000
 
 
 def test_a_failing_exporter_does_not_fail_a_call(

@@ -77,7 +77,7 @@ class Picker:
             )
         parameters = widgets.HBox(list(self.fields.values()), layout={"flex_flow": "row wrap"})
         self.box = widgets.VBox([self.table, parameters, self.footer, self.lines, self.totals])
-        self.box.add_class("llm-pick-panel")
+        self.box.add_class("llm-widget").add_class("llm-pick-panel")
 
     # Display.
 

@@ -16,21 +16,6 @@ const PAGE = 10;
 // A longer section would be slow to lay out; the search finds the rest of it.
 const MAX_SHOWN = 500;
 
-function create(tag, properties = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(properties)) {
-    if (name in element) element[name] = value;
-    else element.setAttribute(name, value);
-  }
-  element.append(...children);
-  return element;
-}
-
-// Set a text only if it differs: screen readers read each change aloud.
-function setText(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
 // The buttons of the providers; the one that is pressed selects the models of the table.
 function createProviders(model) {
   const group = create("div", { className: "llm-chips", role: "group", "aria-label": "Provider" });
@@ -48,7 +33,7 @@ function createProviders(model) {
         const words = create("span", { className: "llm-hidden", textContent: `, ${provider.words}` });
         const button = create("button", {
           type: "button",
-          className: "llm-chip",
+          className: "llm-button llm-chip",
           title: [provider.words, provider.detail].filter(Boolean).join(": "),
           "aria-pressed": String(provider.name === selected),
         });
@@ -329,6 +314,7 @@ function createTable(model, send) {
 function createSearch(model, send, focusTable) {
   const input = create("input", {
     type: "search",
+    className: "llm-field",
     placeholder: "name, capability, loaded, free …",
     "aria-label": "Search models",
     autocomplete: "off",
@@ -402,17 +388,6 @@ function createWork(model, send, focusSearch) {
     message.dataset.error = String(Boolean(said.error));
   }
   return { elements: [task, message], update };
-}
-
-// Keep the shortcuts of the notebook from acting: "x" on a row would cut the cell. JupyterLab looks
-// for the attribute on the focused element before it looks at the others.
-function keepKeys(el) {
-  el.addEventListener("focusin", (event) => {
-    event.target.dataset.lmSuppressShortcuts = "true";
-  });
-  el.addEventListener("keydown", (event) => {
-    if (!event.ctrlKey && !event.metaKey) event.stopPropagation();
-  });
 }
 
 function render({ model, el }) {

@@ -7,6 +7,8 @@ from pathlib import Path
 import anywidget
 import traitlets
 
+from llm_magics._util.widget_views import read_view
+
 _FOLDER = Path(__file__).parent
 
 
@@ -30,8 +32,8 @@ class ModelTable(anywidget.AnyWidget):
         message: the ``text`` of a message, and whether it is about an ``error``; empty if none.
     """
 
-    _esm = (_FOLDER / "table.js").read_text("utf-8")
-    _css = (_FOLDER / "panel.css").read_text("utf-8")
+    _esm = read_view(_FOLDER / "table.js")
+    _css = read_view(_FOLDER / "panel.css")
 
     columns = traitlets.List().tag(sync=True)
     numbers = traitlets.List().tag(sync=True)

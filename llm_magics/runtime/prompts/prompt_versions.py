@@ -23,6 +23,9 @@ _TIMEOUT_S = 10.0
 # A revision is one argument without a path after it. Control characters are not allowed in names.
 _INVALID = re.compile(r"[:\s\x00-\x1f\x7f]")
 
+# The name of a commit as git writes it.
+_COMMIT = re.compile(r"[0-9a-f]{40,64}")
+
 # They would make git use another repository than that of the file.
 _LOCATIONS = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_PREFIX", "GIT_NAMESPACE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")  # fmt: skip
 
@@ -83,6 +86,8 @@ def _read_from(program: str, path: Path, revision: str, max_bytes: int) -> bytes
             f"{revision}^{{commit}}",
         )
         commit = _run(program, folder, *arguments).decode().strip()
+        if not _COMMIT.fullmatch(commit):  # such as ^HEAD, which excludes it
+            raise _GitError(revision)
     except _GitError:
         msg = f"The repository of {folder} has no revision {revision}."
         raise TemplateError(msg, hint="List the commits: git log --oneline") from None

@@ -106,7 +106,7 @@ class Target:
     @property
     def span_name(self) -> str:
         """The operation and the model."""
-        return f"{self.operation} {self.model}".strip()
+        return clean_text(f"{self.operation} {self.model}".strip())
 
     def attributes(self) -> Attributes:
         """Return the attributes that spans and metrics share."""
@@ -254,9 +254,14 @@ def clean(attributes: Mapping[str, Any]) -> Attributes:
     return {name: _clean(value) for name, value in attributes.items() if value is not None}
 
 
+def clean_text(text: str) -> str:
+    """Return a text that is not content, with keys masked, and cut if it is long."""
+    return scrub(text)[:_MAX_LENGTH]
+
+
 def _clean(value: Any) -> Any:
     if isinstance(value, str):
-        return scrub(value)[:_MAX_LENGTH]
+        return clean_text(value)
     if isinstance(value, list | tuple):
         return [_clean(each) for each in value[:_MAX_ITEMS]]
     return value

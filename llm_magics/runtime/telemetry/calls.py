@@ -24,6 +24,7 @@ from llm_magics.runtime.telemetry.attributes import (
     Target,
     chunk_gaps,
     clean,
+    clean_text,
     error_type,
     request_attributes,
     response_attributes,
@@ -285,7 +286,7 @@ class ToolSpan:
         """Start the span if an SDK is configured."""
         found = sdk.find_sdk()
         if found is not None:
-            name = f"execute_tool {self._call.name}"
+            name = clean_text(f"execute_tool {self._call.name}")
             self._running = _RunningSpan(found, name, self._attributes(), is_client=False)
 
     def _attributes(self) -> Attributes:
