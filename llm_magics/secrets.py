@@ -316,6 +316,29 @@ def partial_secret_length(text: str) -> int:
     return longest
 
 
+# The types of values in JSON that are not texts and contain none.
+_PLAIN_TYPES = {bool, float, int, type(None)}
+
+
+def may_contain_keys(value: object) -> bool:
+    """Return whether a text in decoded JSON may contain a key; faster than `scrub_json`."""
+    texts, rest = list[str](), [value]
+    while rest:
+        each = rest.pop()
+        kind = type(each)
+        if kind is str:
+            texts.append(each)
+        elif kind is dict:
+            rest += each
+            rest += each.values()
+        elif kind is list or kind is tuple:
+            rest += each
+        elif kind not in _PLAIN_TYPES:
+            return True  # it is not looked at
+    joined = "\n".join(texts)  # one search instead of many
+    return scrub(joined) != joined
+
+
 def scrub_json(value: object) -> object:
     """Apply `scrub` to decoded JSON. A value that is nested too deeply is masked entirely."""
     try:

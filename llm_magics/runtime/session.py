@@ -51,6 +51,7 @@ class Session:
         self._budget = Budget()
         self._cache: tuple[Any, Cache | None] = (None, None)
         self._history: tuple[Any, History | None] = (None, None)
+        self._history_path: tuple[Any, Path | None] = (None, None)
         self._journal: Journal | None = None
         self._limiters: dict[str, tuple[BaseModelProvider, int, RateLimiter]] = {}
         self._recording: tuple[Any, Recording | None] = ((None, None, False), None)
@@ -136,10 +137,18 @@ class Session:
         setting: str = self.config.history
         if setting == "off":
             return None
+        key = (setting, self.config.source("history"))
+        if self._history_path[0] == key:
+            return self._history_path[1]
         if setting == "on":
-            return user_data_path("llm_magics", appauthor=False) / "history.sqlite"
-        self._check_own_folder("history", Path(setting))
-        return Path(setting).expanduser().absolute()
+            path = user_data_path("llm_magics", appauthor=False) / "history.sqlite"
+        else:
+            self._check_own_folder("history", Path(setting))
+            path = Path(setting).expanduser()
+        if not path.is_absolute():  # it depends on the current folder
+            return path.absolute()
+        self._history_path = (key, path)
+        return path
 
     def _own_setting(self, key: str) -> Any:
         """Return a setting; the default in place of a value of a project that is not trusted."""

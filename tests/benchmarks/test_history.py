@@ -10,7 +10,7 @@ import llm_magics as lm
 from llm_magics.runtime.session import session
 from llm_magics.settings.config import config
 
-CALLS = 300
+CALLS, ROUNDS = 25, 60
 
 
 def median_seconds() -> float:
@@ -24,17 +24,17 @@ def median_seconds() -> float:
 
 
 def test_the_history_adds_little_to_a_cached_answer(tmp_path: Path) -> None:
-    """At most as long again."""
+    """At most half as long again; the quickest rounds count, as other programs delay the rest."""
     config.model, config.cache = "echo/echo", True
     median_seconds()  # the first call starts the event loop and opens the cache
     without, with_history = [], []
-    for _ in range(5):
+    for _ in range(ROUNDS):
         config.history = "off"
         without.append(median_seconds())
         config.history = tmp_path / "history.sqlite"
         with_history.append(median_seconds())
     assert session.history is not None
     session.history.close()
-    ratio = statistics.median(with_history) / statistics.median(without)
-    print(f"with the history: {ratio:.2f} of {statistics.median(without) * 1e3:.2f} ms")
-    assert ratio <= 2
+    ratio = min(with_history) / min(without)
+    print(f"with the history: {ratio:.2f} of {min(without) * 1e3:.2f} ms")
+    assert ratio <= 1.5

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import traceback
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, errors
 from llm_magics.providers import create_provider
 from llm_magics.runtime.session import Session
+from llm_magics.secrets import forget_secret, may_contain_keys, register_secret, scrub_json
 from llm_magics.settings.config import Config
 from tests.support.fake_openai import FakeOpenAI
 from tests.support.serving import Asked, Says, as_json, chat_stream, serving
@@ -244,3 +249,35 @@ def test_whatever_a_server_sends_the_error_is_of_the_tree(provider: str) -> None
     with serving(answers) as server:
         for told[0] in HOSTILE:
             asyncio.run(tried(server.url))
+
+
+KEY = 'correct"horse\\bättery'
+LEAVES = st.sampled_from(
+    [
+        None,
+        True,
+        1.5,
+        "",
+        "plain words",
+        f"before {KEY} after",
+        quote(KEY),
+        json.dumps({"key": KEY}),
+        "sk-abcdefghijklmnopqrstuvwxyz",
+        'correct"',
+        "horse",
+    ]
+)
+NAMES = st.sampled_from(["name", KEY])
+VALUES = st.recursive(
+    LEAVES, lambda each: st.lists(each, max_size=3) | st.dictionaries(NAMES, each, max_size=2)
+)
+
+
+@given(value=VALUES)
+def test_a_key_is_noticed_wherever_it_is(value: object) -> None:
+    """In any text of JSON that `scrub_json` would mask, and in the names of objects."""
+    register_secret(KEY)
+    try:
+        assert may_contain_keys(value) == (scrub_json(value) != value)
+    finally:
+        forget_secret(KEY)

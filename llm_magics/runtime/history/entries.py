@@ -8,8 +8,9 @@ it. It contains no keys and no headers. Pictures, documents and audio are stored
 from __future__ import annotations
 
 import json
+import os
+import random
 import re
-import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
@@ -23,7 +24,7 @@ from llm_magics.runtime.storage.serialization import (
     encode_message,
     encode_parameters,
 )
-from llm_magics.secrets import scrub, scrub_json, strip_credentials
+from llm_magics.secrets import may_contain_keys, scrub, scrub_json, strip_credentials
 from llm_magics.types import ChatMessage, ModelResponse, StreamChunk, ToolCall
 
 if TYPE_CHECKING:
@@ -79,6 +80,22 @@ class Details:
 
 _ID = re.compile(r"[0-9a-f]{21}")
 
+# Not the generator that users seed: two kernels with the same seed would make the same identifiers.
+_random = random.Random()  # noqa: S311 (identifiers, not secrets)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_random.seed)
+
+
+def _masked_text(value: object) -> str:
+    """Return the text of a value that is not JSON, such as a date in a parameter."""
+    return scrub(str(value))
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=_masked_text)
+
+# "2026-01-31 23:59:59.999999", without the offset from UTC.
+_MOMENT_LENGTH = 26
+
 
 def is_id(text: str) -> bool:
     """Return whether ``text`` has the form of an identifier of a run."""
@@ -87,7 +104,7 @@ def is_id(text: str) -> bool:
 
 def new_id() -> str:
     """Return a new identifier of a run; identifiers sort by time."""
-    return f"{time.time_ns() // 1_000_000:011x}{secrets.token_hex(5)}"
+    return f"{time.time_ns() // 1_000_000:011x}{_random.getrandbits(40):010x}"
 
 
 def encode_entry(
@@ -112,18 +129,25 @@ def encode_entry(
         entry["messages"] = [encode_message(each) for each in response.messages]
         entry["answer"] = _encode_answer(response)
     # Each text is masked before it is encoded: afterwards, a key may contain escaped characters.
-    masked: dict[str, Any] = {name: scrub_json(value) for name, value in entry.items()}
-    if "messages" in masked:
-        masked["messages"] = [_bounded(each) for each in masked["messages"]]
-    masked["parameters"] = {name: scrub_json(value) for name, value in parameters.items()}
-    masked |= {"id": new_id(), "time": run.time.strftime("%Y-%m-%d %H:%M:%S.%f")}
-    line = json.dumps(masked, ensure_ascii=False, separators=(",", ":"), default=_masked_text)
+    if may_contain_keys(entry):
+        entry = {name: scrub_json(value) for name, value in entry.items()}
+    if may_contain_keys(parameters):
+        parameters = _masked_parameters(parameters)
+    if "messages" in entry:
+        entry["messages"] = [_bounded(each) for each in entry["messages"]]
+    moment = run.time.isoformat(" ", "microseconds")[:_MOMENT_LENGTH]
+    entry |= {"id": new_id(), "time": moment, "parameters": parameters}
+    try:
+        line = _ENCODER.encode(entry)
+    except RecursionError:  # a value is nested too deeply to be stored
+        line = _ENCODER.encode(
+            {**entry, "answer": None, "parameters": _masked_parameters(parameters)}
+        )
     return f"{line}\n".encode("utf-8", "backslashreplace")
 
 
-def _masked_text(value: object) -> str:
-    """Return the text of a value that is not JSON, such as a date in a parameter."""
-    return scrub(str(value))
+def _masked_parameters(parameters: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: scrub_json(value) for name, value in parameters.items()}
 
 
 def _answer_id(response: Response) -> str | None:

@@ -81,6 +81,7 @@ class History:
         self._news = threading.Condition(self._lock)
         self._is_closing = False
         self._is_urgent = False  # a thread waits for the entries
+        self._is_idle = False  # the thread of the history waits for an entry
         self._unchecked = _CHECK_EVERY
         self._failures = 0  # attempts to use the database that have failed
 
@@ -153,7 +154,9 @@ class History:
                     target=self._work, name="llm_magics history", daemon=True
                 )
                 self._thread.start()
-            self._news.notify_all()
+            if self._is_idle:  # otherwise it looks again by itself; to be woken costs each call
+                self._is_idle = False
+                self._news.notify_all()
 
     def _work(self) -> None:
         """Store entries until the history is closed, or cannot be used at all."""
@@ -184,7 +187,9 @@ class History:
                 if self._is_closing and spool.is_empty:
                     return
                 if spool.is_empty:
+                    self._is_idle = True
                     self._news.wait()
+                    self._is_idle = False
                 self._news.wait_for(lambda: self._is_urgent or self._is_closing, _GATHER_S)
 
     def _replace_damaged(self, error: sqlite3.DatabaseError) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
 import sqlite3
 import subprocess
@@ -339,6 +340,31 @@ def test_damaged_lines_are_skipped(tmp_path: Path, new_history: Callable[..., Hi
     assert history.flush(30)
     assert len(prompts(history.path)) == 2
     assert not folder.exists()
+
+
+def test_identifiers_do_not_depend_on_the_generator_of_users() -> None:
+    """Two kernels that seed it with the same number make different ones."""
+    found = set()
+    for _ in range(20):
+        random.seed(1)
+        found.add(entries.new_id()[11:])
+    assert len(found) == 20
+    assert entries.is_id(entries.new_id())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_fork_makes_other_identifiers() -> None:
+    """Than its parent, although it starts with a copy of the generator."""
+    reading, writing = os.pipe()
+    if (child := os.fork()) == 0:
+        os.write(writing, entries.new_id()[11:].encode())
+        os._exit(0)
+    os.waitpid(child, 0)
+    found = os.read(reading, 100).decode()
+    os.close(reading)
+    os.close(writing)
+    assert len(found) == 10
+    assert found != entries.new_id()[11:]
 
 
 TEXT = st.text(max_size=40)
