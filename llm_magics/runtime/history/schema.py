@@ -76,15 +76,18 @@ INSERT INTO daily
         coalesce(sum(CAST(round(cost_usd * 1e12) AS INTEGER)), 0), count(cost_usd)
     FROM run GROUP BY 1, 2;
 CREATE TRIGGER run_added AFTER INSERT ON run BEGIN
-    INSERT OR IGNORE INTO daily VALUES (substr(new.time, 1, 10), new.model, 0, 0, 0, 0, 0, 0, 0);
-    UPDATE daily SET calls = calls + 1,
-        input_tokens = input_tokens + coalesce(new.input_tokens, 0),
-        input_known = input_known + (new.input_tokens IS NOT NULL),
-        output_tokens = output_tokens + coalesce(new.output_tokens, 0),
-        output_known = output_known + (new.output_tokens IS NOT NULL),
-        cost_pico = cost_pico + coalesce(CAST(round(new.cost_usd * 1e12) AS INTEGER), 0),
-        priced = priced + (new.cost_usd IS NOT NULL)
-    WHERE day = substr(new.time, 1, 10) AND model = new.model;
+    INSERT INTO daily VALUES (
+        substr(new.time, 1, 10), new.model, 1,
+        coalesce(new.input_tokens, 0), new.input_tokens IS NOT NULL,
+        coalesce(new.output_tokens, 0), new.output_tokens IS NOT NULL,
+        coalesce(CAST(round(new.cost_usd * 1e12) AS INTEGER), 0), new.cost_usd IS NOT NULL
+    ) ON CONFLICT (day, model) DO UPDATE SET calls = calls + 1,
+        input_tokens = input_tokens + excluded.input_tokens,
+        input_known = input_known + excluded.input_known,
+        output_tokens = output_tokens + excluded.output_tokens,
+        output_known = output_known + excluded.output_known,
+        cost_pico = cost_pico + excluded.cost_pico,
+        priced = priced + excluded.priced;
 END;
 CREATE TRIGGER run_deleted AFTER DELETE ON run BEGIN
     UPDATE daily SET calls = calls - 1,
