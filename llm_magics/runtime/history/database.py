@@ -29,6 +29,9 @@ from llm_magics.runtime.storage.sqlite_files import transaction
 # Kernels write for some milliseconds, and for seconds when they delete old runs.
 _BUSY_S = 30.0
 
+# The free pages that are given back in one transaction, so that other kernels wait for a moment only.
+_VACUUM_PAGES = 1_000
+
 # SQLite calls a function after this number of its instructions, so that an interrupt is noticed.
 _INSTRUCTIONS = 100_000
 
@@ -169,9 +172,15 @@ def delete_all(connection: sqlite3.Connection) -> int:
     """Delete all runs and contents in one transaction; return the number of runs."""
     with transaction(connection):
         count: int = connection.execute("SELECT count(*) FROM run").fetchone()[0]
-        for table in ("run", "uses", "contents"):
+        trigger = "SELECT sql FROM sqlite_master WHERE type = 'trigger' AND name = 'run_deleted'"
+        create = connection.execute(trigger).fetchone()[0]
+        connection.execute(
+            "DROP TRIGGER run_deleted"
+        )  # a million runs are not subtracted one by one
+        for table in ("run", "daily", "uses", "contents"):
             connection.execute(f"DELETE FROM {table}")  # noqa: S608 (a constant)
         connection.execute("INSERT INTO search (search) VALUES ('delete-all')")
+        connection.execute(create)
     return count
 
 
@@ -190,18 +199,28 @@ def _delete_content(connection: sqlite3.Connection, serial: int) -> None:
 
 def size_bytes(connection: sqlite3.Connection) -> int:
     """Return the size of the data in the file."""
-    pages, free, page_size = (
-        connection.execute(f"PRAGMA {name}").fetchone()[0]
-        for name in ("page_count", "freelist_count", "page_size")
-    )
-    return int((pages - free) * page_size)
+    names = ("page_count", "freelist_count", "page_size")
+    pages, free, page_size = (_pragma(connection, name) for name in names)
+    return (pages - free) * page_size
 
 
 def release_space(connection: sqlite3.Connection) -> None:
     """Give the space of deleted rows back to the file system."""
     connection.execute("INSERT INTO search (search) VALUES ('optimize')")
-    connection.execute("PRAGMA incremental_vacuum").fetchall()
+    free, pages = _pragma(connection, "freelist_count"), _pragma(connection, "page_count")
+    if free > pages / 2:
+        # To write the rest again is quicker. Without the room for it, the file stays as it is.
+        with suppress(sqlite3.OperationalError):
+            connection.execute("VACUUM")
+    else:
+        for _ in range(0, free, _VACUUM_PAGES):
+            # "execute" would end after a page: the statement returns rows without columns.
+            connection.executescript(f"PRAGMA incremental_vacuum({_VACUUM_PAGES})")
     connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def _pragma(connection: sqlite3.Connection, name: str) -> int:
+    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.runtime.history import database, entries, queries, schema, writer
+from llm_magics.runtime.history import database, entries, queries, retention, schema, writer
 from llm_magics.runtime.history.entries import (
     Details,
     Origin,
@@ -301,6 +301,7 @@ def test_the_oldest_calls_are_deleted_from_a_large_file(
     second.flush(60)
     second.close()
     found = prompts(second.path)
+    assert second.path.stat().st_size < 1_000_000
     assert 50 < len(found) < 500
     assert found[-1] == "newest"
     assert [int(each.split()[0]) for each in found[:-1]] == list(range(600 - len(found) + 1, 600))
@@ -311,6 +312,8 @@ def test_the_oldest_calls_are_deleted_from_a_large_file(
         unused = "SELECT count(*) FROM contents WHERE serial NOT IN (SELECT content FROM uses)"
         assert connection.execute(unused).fetchone() == (0,)
     connection.close()
+    assert retention.forget(second.path, None) == len(found)
+    assert second.path.stat().st_size < 100_000
 
 
 def test_a_network_folder_has_no_write_ahead_log(
