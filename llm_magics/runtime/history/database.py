@@ -22,14 +22,14 @@ from typing import Any
 
 from llm_magics.errors import HistoryError
 from llm_magics.runtime.history import schema
-from llm_magics.runtime.history.entries import text_of_answer, text_of_message
+from llm_magics.runtime.history.entries import text_of_content
 from llm_magics.runtime.history.schema import COLUMNS, VIEWS
 from llm_magics.runtime.storage.sqlite_files import transaction
 
 # Kernels write for some milliseconds, and for seconds when they delete old runs.
 _BUSY_S = 30.0
 
-# The free pages that are given back in one transaction, so that other kernels wait for a moment only.
+# The free pages that one transaction removes from the file, so that other kernels wait only shortly.
 _VACUUM_PAGES = 1_000
 
 # SQLite calls a function after this number of its instructions, so that an interrupt is noticed.
@@ -114,19 +114,17 @@ def insert_entries(connection: sqlite3.Connection, entries: Iterable[Mapping[str
 def _insert_contents(connection: sqlite3.Connection, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Store the contents of an entry, and return where they are."""
     messages = entry.get("messages") or ()
-    serials = [
-        _insert_content(connection, message, text_of_message(message)) for message in messages
-    ]
+    serials = [_insert_content(connection, message) for message in messages]
     answer, parameters = entry.get("answer"), entry.get("parameters")
     return {
         "context": serials[:-1],
         "prompt": serials[-1] if serials else None,
-        "answer": _insert_content(connection, answer, text_of_answer(answer)) if answer else None,
-        "parameters": _insert_content(connection, parameters, "") if parameters else None,
+        "answer": _insert_content(connection, answer) if answer else None,
+        "parameters": _insert_content(connection, parameters) if parameters else None,
     }
 
 
-def _insert_content(connection: sqlite3.Connection, content: Any, text: str) -> int:
+def _insert_content(connection: sqlite3.Connection, content: Mapping[str, Any]) -> int:
     """Return the row of a content, which is added if it is new, and to the index with its text."""
     data = json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode(
         "utf-8", "surrogatepass"
@@ -141,7 +139,7 @@ def _insert_content(connection: sqlite3.Connection, content: Any, text: str) -> 
         "INSERT INTO contents (digest, data) VALUES (?, ?)", (digest, zlib.compress(data))
     )
     assert added.lastrowid is not None
-    if text:
+    if text := text_of_content(content):
         connection.execute(
             "INSERT INTO search (rowid, text) VALUES (?, ?)", (added.lastrowid, text)
         )
@@ -188,9 +186,7 @@ def _delete_content(connection: sqlite3.Connection, serial: int) -> None:
     row = connection.execute("SELECT data FROM contents WHERE serial = ?", (serial,)).fetchone()
     if row is None:
         return
-    content = json.loads(zlib.decompress(row[0]))
-    text = text_of_answer(content) if "chunks" in content else text_of_message(content)
-    if text:  # the index has no copy of its texts
+    if text := text_of_content(load_content(row[0])):  # the index has no copy of its texts
         connection.execute(
             "INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?)", (serial, text)
         )
@@ -205,11 +201,11 @@ def size_bytes(connection: sqlite3.Connection) -> int:
 
 
 def release_space(connection: sqlite3.Connection) -> None:
-    """Give the space of deleted rows back to the file system."""
+    """Return the space of deleted rows to the file system."""
     connection.execute("INSERT INTO search (search) VALUES ('optimize')")
     free, pages = _pragma(connection, "freelist_count"), _pragma(connection, "page_count")
     if free > pages / 2:
-        # To write the rest again is quicker. Without the room for it, the file stays as it is.
+        # Writing the rest again is faster. If the disk is too full for that, the file keeps its size.
         with suppress(sqlite3.OperationalError):
             connection.execute("VACUUM")
     else:
@@ -284,10 +280,7 @@ def _authorize(action: int, one: str | None, *_: object) -> int:
 
 
 def _content_text(data: bytes | None) -> str | None:
-    if data is None:
-        return None
-    content = load_content(data)
-    return text_of_answer(content) if "chunks" in content else text_of_message(content)
+    return None if data is None else text_of_content(load_content(data))
 
 
 def _content_json(data: bytes | None) -> str | None:

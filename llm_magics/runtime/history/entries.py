@@ -184,14 +184,26 @@ def _encode_answer(response: Response) -> dict[str, Any] | None:
 
 
 def decode_entry(line: bytes) -> dict[str, Any] | None:
-    """Return an entry; ``None`` if the line is damaged."""
+    """Return an entry; ``None`` if the line is damaged, or not an entry."""
     try:
         entry = json.loads(line)
     except ValueError:
         return None
-    names = ("id", "time", "model")
-    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(each), str) for each in names)
+    if not isinstance(entry, dict):
+        return None
+    messages = entry.get("messages") or []
+    is_entry = (
+        all(isinstance(entry.get(each), str) for each in ("id", "time", "model"))
+        and all(isinstance(entry.get(each) or {}, dict) for each in ("answer", "parameters"))
+        and isinstance(messages, list)
+        and all(isinstance(each, dict) for each in messages)
+    )
     return entry if is_entry else None
+
+
+def text_of_content(content: Mapping[str, Any]) -> str:
+    """Return the text in a stored answer or message; empty for parameters."""
+    return text_of_answer(content) if "chunks" in content else text_of_message(content)
 
 
 def text_of_answer(answer: Mapping[str, Any]) -> str:

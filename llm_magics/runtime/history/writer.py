@@ -14,7 +14,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from uuid import uuid4
 
@@ -239,6 +239,26 @@ class History:
             warn(f"Could not store calls in the history {self.path}: {reason_of(error)}.")
 
 
+# Errors of an entry whose values have other types than those that are written here.
+_INVALID = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    TypeError,
+    ValueError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
+
+
 def _insert(connection: sqlite3.Connection, lines: list[bytes]) -> int:
+    """Store the entries in ``lines``, and return their number; invalid ones are left out."""
     entries = [entry for line in lines if (entry := decode_entry(line)) is not None]
-    return insert_entries(connection, entries)
+    try:
+        return insert_entries(connection, entries)
+    except _INVALID:
+        count = 0
+        for entry in entries:
+            with suppress(*_INVALID):
+                count += insert_entries(connection, [entry])
+        return count

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import random
 import signal
 import sqlite3
 import subprocess
@@ -17,24 +15,17 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
-from hypothesis import strategies as st
 
-from llm_magics._util.text import replace_lone_surrogates
-from llm_magics.runtime.history import database, entries, queries, retention, schema, writer
+from llm_magics.runtime.history import database, queries, retention, schema, writer
 from llm_magics.runtime.history.entries import (
     Details,
     Origin,
-    decode_entry,
-    decode_messages,
-    decode_stored_answer,
     encode_entry,
 )
 from llm_magics.runtime.history.retention import Limits
 from llm_magics.runtime.history.writer import History
 from llm_magics.runtime.response import Response
-from llm_magics.secrets import forget_secret, register_secret
-from llm_magics.types import ChatMessage, ToolCall
+from llm_magics.types import ChatMessage
 from tests.support.runs import run_at
 
 LIMITS = Limits(max_bytes=2_000_000_000, max_days=730)
@@ -343,114 +334,3 @@ def test_damaged_lines_are_skipped(tmp_path: Path, new_history: Callable[..., Hi
     assert history.flush(30)
     assert len(prompts(history.path)) == 2
     assert not folder.exists()
-
-
-def test_identifiers_do_not_depend_on_the_generator_of_users() -> None:
-    """Two kernels that seed it with the same number make different ones."""
-    found = set()
-    for _ in range(20):
-        random.seed(1)
-        found.add(entries.new_id()[11:])
-    assert len(found) == 20
-    assert entries.is_id(entries.new_id())
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
-def test_a_fork_makes_other_identifiers() -> None:
-    """Than its parent, although it starts with a copy of the generator."""
-    reading, writing = os.pipe()
-    if (child := os.fork()) == 0:
-        os.write(writing, entries.new_id()[11:].encode())
-        os._exit(0)
-    os.waitpid(child, 0)
-    found = os.read(reading, 100).decode()
-    os.close(reading)
-    os.close(writing)
-    assert len(found) == 10
-    assert found != entries.new_id()[11:]
-
-
-TEXT = st.text(max_size=40)
-
-
-@given(prompt=TEXT, answer=TEXT, thoughts=TEXT, arguments=TEXT)
-def test_any_call_is_an_entry(prompt: str, answer: str, thoughts: str, arguments: str) -> None:
-    """Of one line, from which the same prompt and answer are read."""
-    call = ToolCall("1", "look", arguments)
-    sent = (ChatMessage("user", prompt), ChatMessage("assistant", "", tool_calls=(call,)))
-    response = Response(answer, messages=sent, reasoning=thoughts, tool_calls=(call,))
-    line = encode_entry(
-        run_at(datetime.now(UTC)), response, Details(), Origin(), with_contents=True
-    )
-    assert line.count(b"\n") == 1
-    entry = decode_entry(line)
-    assert entry is not None
-    assert decode_messages(entry["messages"]) == sent
-    stored = decode_stored_answer(entry["answer"])
-    assert (stored.text, stored.reasoning, stored.tool_calls) == (answer, thoughts, (call,))
-
-
-@given(key=st.text(min_size=8, max_size=20), before=TEXT, after=TEXT)
-@example(key='"quoted\\"', before="", after="")
-@example(key="schlüssel-ключ", before="\\", after='"')
-def test_no_text_of_an_entry_contains_a_key(key: str, before: str, after: str) -> None:
-    """Whatever characters it has; the line stays valid JSON."""
-    key = replace_lone_surrogates(key)
-    text = f"{before}{key}{after}"
-    call = ToolCall("1", "look", json.dumps({"key": text}))
-    sent = (ChatMessage("user", text), ChatMessage("assistant", "", tool_calls=(call,)))
-    parameters = {"stop": [text], "extra_body": {text: {"a": [text]}}}
-    register_secret(key)
-    try:
-        line = encode_entry(
-            run_at(datetime.now(UTC)),
-            Response(text, messages=sent, reasoning=text, tool_calls=(call,), request_id=text),
-            Details(parameters=parameters, template=text),
-            Origin(notebook=text),
-            with_contents=True,
-        )
-    finally:
-        forget_secret(key)
-    entry = decode_entry(line)
-    assert entry is not None
-    assert not [each for each in texts_in(entry, frozenset({"id", "time"})) if key in each]
-    assert json.dumps(key)[1:-1] not in entry["messages"][1]["tool_calls"][0]["arguments_text"]
-
-
-def texts_in(value: object, without: frozenset[str] = frozenset()) -> Iterator[str]:
-    """All texts in a value of JSON, with the names of objects."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, each in value.items():
-            if name not in without:
-                yield from (name, *texts_in(each))
-    elif isinstance(value, list):
-        for each in value:
-            yield from texts_in(each)
-
-
-def test_a_key_at_the_end_of_a_long_text_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the text is cut off there."""
-    monkeypatch.setattr(entries, "MAX_CHARS", 30)
-    register_secret("correct-horse-battery")
-    answer = Response("a", messages=(ChatMessage("user", "x" * 20 + "correct-horse-battery"),))
-    line = encode_entry(run_at(datetime.now(UTC)), answer, Details(), Origin(), with_contents=True)
-    assert b"correct" not in line
-
-
-def test_a_parameter_that_is_nested_too_deeply_costs_no_entry() -> None:
-    """Its value is masked."""
-    schema: dict[str, object] = {}
-    for _ in range(3_000):
-        schema = {"items": schema}
-    line = encode_entry(
-        run_at(datetime.now(UTC)),
-        Response("a"),
-        Details(parameters={"schema": schema, "seed": 1}),
-        Origin(),
-        with_contents=True,
-    )
-    entry = decode_entry(line)
-    assert entry is not None
-    assert entry["parameters"] == {"schema": "****", "seed": 1}
