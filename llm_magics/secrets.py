@@ -322,7 +322,7 @@ _PLAIN_TYPES = {bool, float, int, type(None)}
 
 def may_contain_keys(value: object) -> bool:
     """Return whether a text in decoded JSON may contain a key; faster than `scrub_json`."""
-    texts, rest = list[str](), [value]
+    texts, rest = list[str](), list[Any]([value])
     while rest:
         each = rest.pop()
         kind = type(each)
