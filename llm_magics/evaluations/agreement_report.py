@@ -12,6 +12,7 @@ from llm_magics._util.text import escape_controls, one_line, pluralize
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.figure import Figure
 
     from llm_magics.evaluations.judge_correction import Items
     from llm_magics.evaluations.ratings import Ratings
@@ -76,6 +77,20 @@ class Agreement:
             CompactFrame(correct(self.ratings, items, self.confidence)),
             *("score", "estimate", "low", "high", "judge", "people", "labels", "note"),
         )
+
+    def plot(self, items: Items = "future") -> Figure:
+        """
+        Return a picture of the corrected scores, with those of the judge and of people alone.
+
+        Args:
+            items: as for `corrected`.
+
+        Raises:
+            UsageError: ``items`` is invalid, or matplotlib is not installed.
+        """
+        from llm_magics.evaluations.agreement_plot import plot_corrected
+
+        return plot_corrected(self.corrected(items), self.confidence)
 
     def __str__(self) -> str:
         """Return a summary in one line."""

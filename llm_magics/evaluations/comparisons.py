@@ -107,7 +107,7 @@ def compare_runs(
         msg = f"The other run has no column {column}."
         raise UsageError(msg, hint="Score it first: other.scored(…)")
     _warn_of_changed_score(column, now, then)
-    suffix = f" @ {_label(then.attrs)}"
+    suffix = f" @ {_label(now.attrs, then.attrs)}"
     pairs = _pairs(now.models, then.models, suffix)
     chosen = set(items.same)
     earlier = then.frame.assign(**{MODEL_COLUMN: then.frame[MODEL_COLUMN] + suffix})
@@ -124,8 +124,11 @@ def compare_runs(
     return result
 
 
-def _label(attrs: Mapping[Any, Any]) -> str:
-    return str(attrs.get("id") or attrs.get("time") or "other run")
+def _label(now: Mapping[Any, Any], then: Mapping[Any, Any]) -> str:
+    """Return what distinguishes the other run: its name, or its id if both have the same name."""
+    name = then.get("name")
+    own = name if name != now.get("name") else None
+    return str(own or then.get("id") or then.get("time") or "other run")
 
 
 def _pairs(now: Sequence[str], then: Sequence[str], suffix: str) -> list[tuple[str, str]]:

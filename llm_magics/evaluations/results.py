@@ -86,8 +86,9 @@ class EvaluationResults(Measurements):
 
         Returns:
             one row per pair, as for `Measurements.differences`. With ``other``, ``model`` is the
-            other run, so that a positive difference means higher values in this run;
-            ``attrs["items"]`` has the items that are compared, missing and changed.
+            other run (``MODEL @ NAME``, with its id if both have the same name), so that a positive
+            difference means higher values in this run; ``attrs["items"]`` has the items that are
+            compared, missing and changed.
 
         Raises:
             UsageError: the items of the runs differ, they have no common model, the run is not

@@ -294,3 +294,31 @@ def test_invalid_labels_and_lengths_are_refused(arguments: dict[str, Any], messa
     """With a message that says what is allowed."""
     with pytest.raises(UsageError, match=message):
         lm.agreement(["a", "b"], ["b", "b"], **arguments)
+
+
+def test_the_picture_has_a_line_for_each_score() -> None:
+    """With the label as it is, the interval, and the scores of the judge and of people alone."""
+    pytest.importorskip("matplotlib")
+    judge = JUDGE.replace("yes", "$x$ _yes")
+    report = lm.agreement(judge, PEOPLE.replace("yes", "$x$ _yes"))
+    figure = report.plot("table")
+    (axes,) = figure.axes
+    names = [each.get_text() for each in axes.get_yticklabels()]
+    table = report.corrected("table")
+    assert names == table["score"].tolist() == ["share of $x$ _yes", "share of no"]
+    drawn = [list(line.get_xdata()) for line in axes.get_lines()]
+    assert drawn == [table[name].tolist() for name in ("estimate", "judge", "people")]
+    (intervals,) = axes.collections
+    ends = [[segment[0, 0], segment[1, 0]] for segment in intervals.get_segments()]
+    assert ends == table[["low", "high"]].to_numpy().tolist()
+    assert figure._repr_png_().startswith(b"\x89PNG")
+    with pytest.raises(UsageError, match="Invalid items"):
+        report.plot("all")
+
+
+def test_the_picture_of_numbers_has_one_line() -> None:
+    """Their mean, on its own scale."""
+    pytest.importorskip("matplotlib")
+    (axes,) = lm.agreement([3.0, 4, 5, 4, 5], [3.0, 5, 5, 4, None]).plot().figure.axes
+    assert [each.get_text() for each in axes.get_yticklabels()] == ["mean"]
+    assert axes.get_xlim()[0] > 0

@@ -102,7 +102,8 @@ def test_a_run_is_compared_with_the_previous_one() -> None:
         assert row["model"] == f"{ECHO} @ {then.attrs['id']}"
         assert (row["other"], row["n"], row["difference"]) == (ECHO, 12, 0.5)
         assert differences.attrs["items"]["compared"] == 12
-    assert now.differences(other="other").iloc[0]["difference"] == 0
+    named = now.differences(other="other").iloc[0]
+    assert (named["model"], named["difference"]) == (f"{ECHO} @ other", 0)
     with pytest.raises(UsageError, match="No earlier run of 'n'"):
         then.differences()
     with pytest.raises(UsageError, match="got DataFrame"):
