@@ -14,11 +14,13 @@ import yaml
 from IPython.core.interactiveshell import InteractiveShell
 
 import llm_magics
+from llm_magics.evaluations.gate.specification import load_gate
 from llm_magics.notebook.commands import COMMANDS, USAGE
 from llm_magics.notebook.parsers import (
     bench_parser,
     compare_parser,
     embed_parser,
+    gate_parser,
     llm_cell_parser,
     split_words,
 )
@@ -196,7 +198,7 @@ def test_every_line_of_a_magic_is_one(place: str, line: str) -> None:
         name, *words = split_words(rest.replace("…", ""))
         assert name in COMMANDS
         flags = {word for word in words if re.fullmatch(r"--?[a-z][a-z-]*", word)}
-        parsers = {"bench": bench_parser, "compare": compare_parser}
+        parsers = {"bench": bench_parser, "compare": compare_parser, "gate": gate_parser}
         known = set(parsers[name]().flags) if name in parsers else flags_in(USAGE[name])
         assert flags <= known
 
@@ -263,6 +265,17 @@ class _Recorded:
         monkeypatch.setattr(shell, "system", self.commands.append)
 
 
+def files_read_by(code: str, folder: Path) -> set[str]:
+    """The files beside a notebook that its code names, and those that its gates read."""
+    read = set(re.findall(r'"((?:data|evals)/[\w.-]+)"', code))
+    read |= set(re.findall(r"^%llm replay (data/[\w.-]+)", code, re.MULTILINE))
+    for name in re.findall(r"^%llm gate (\S+)", code, re.MULTILINE):
+        gate = load_gate(folder / name)
+        files = (gate.path, gate.data, gate.baseline, gate.recording)
+        read |= {each.resolve().relative_to(folder).as_posix() for each in files}
+    return read
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_the_first_cell_installs_in_colab_only(
     path: Path, shell: InteractiveShell, monkeypatch: pytest.MonkeyPatch
@@ -281,8 +294,8 @@ def test_the_first_cell_installs_in_colab_only(
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     assert set(requirement[0].split(",")) <= set(project["optional-dependencies"])
     assert requirement[1] == f"git+{project['urls']['Source']}"
-    code = "".join(cell.source for cell in notebook.cells)
-    read = set(re.findall(r'"(data/[\w.-]+)"', code))
+    code = "\n".join(cell.source for cell in notebook.cells)
+    read = files_read_by(code, path.parent)
     raw = project["urls"]["Source"].replace("github.com", "raw.githubusercontent.com")
     fetched = {command.split(f"{raw}/HEAD/notebooks/")[1] for command in recorded.commands[1:]}
     assert read == fetched

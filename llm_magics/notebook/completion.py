@@ -89,7 +89,8 @@ def _command_candidates(words: list[str], fragment: str) -> tuple[str, Iterable[
     if words[0] in _BENCHMARK_PARSERS:
         return _benchmark_candidates(words, fragment)
     if fragment.startswith("-"):
-        return "flag", _FLAGS.get(words[0], [])
+        is_gate = words[0] == "gate"
+        return "flag", parsers.gate_parser().flags if is_gate else _FLAGS.get(words[0], [])
     if len(words) > 1:
         return _later_candidates(*words)
     return _argument_candidates(words[0])

@@ -421,3 +421,12 @@ def parse_setting_value(value: str) -> Any:
         return load_yaml(value)
     except ValueError:
         return value
+
+
+def gate_parser() -> OptionParser:
+    """Return the parser for the line of ``%llm gate``."""
+    from llm_magics.evaluations.gate.command import DESCRIPTION, add_arguments
+
+    parser = OptionParser("%llm gate", DESCRIPTION)
+    add_arguments(parser)
+    return parser

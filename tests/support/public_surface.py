@@ -124,6 +124,7 @@ def magics() -> dict[str, Any]:
         "%%embed": options.embed_parser("%%embed"),
         "%llm bench": options.bench_parser(),
         "%llm compare": options.compare_parser(),
+        "%llm gate": options.gate_parser(),
     }
     flags = {
         magic: {

@@ -30,6 +30,7 @@ from llm_magics.notebook.parsers import (
     bench_parser,
     compare_parser,
     embed_parser,
+    gate_parser,
     llm_cell_parser,
 )
 from llm_magics.providers import built_in_providers, provider_type, service_names
@@ -72,7 +73,7 @@ def magics() -> str:
         "## `%llm`",
         "`%llm` is followed by a subcommand.",
     ]
-    parsers = {"bench": bench_parser, "compare": compare_parser}
+    parsers = {"bench": bench_parser, "compare": compare_parser, "gate": gate_parser}
     for heading, names in names_by_group().items():
         parts.append(f"### {heading}")
         for name in names:

@@ -37,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "file",
         nargs="*",
         type=Path,
+        metavar="FILE",
         help="gate files, or folders with them; default: all YAML files in evals/",
     )
     mode = parser.add_mutually_exclusive_group()

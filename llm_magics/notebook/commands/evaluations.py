@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from llm_magics.errors import GateError
 from llm_magics.notebook.commands.registry import Variables, command
 from llm_magics.notebook.display.output import print_safe
-from llm_magics.notebook.parsers import OptionParser
+from llm_magics.notebook.parsers import gate_parser
 
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
@@ -18,16 +18,13 @@ def gate(shell: InteractiveShell, rest: str, variables: Variables) -> None:
     """
     Compare evaluation sets with their baseline, and fail only on evidence of a drop.
 
-    FILE is a gate file, such as evals/support.yaml; by default all in evals/. --live, --record or
-    --replay, --recording FILE, --max-cost USD, --junit FILE, --summary FILE; --update-baseline
-    [--accept] writes the baseline. The cell fails unless all checks pass.
+    FILE is a gate file, such as evals/support.yaml; by default all in evals/. --update-baseline
+    writes the baseline, --record the recording. The cell fails unless all checks pass.
     """
-    from llm_magics.evaluations.gate.command import DESCRIPTION, add_arguments, run_command
+    from llm_magics.evaluations.gate.command import run_command
     from llm_magics.evaluations.gate.results import Outcome
 
-    parser = OptionParser("%llm gate", DESCRIPTION)
-    add_arguments(parser)
-    outcome = Outcome(run_command(parser.parse(rest), print_safe))
+    outcome = Outcome(run_command(gate_parser().parse(rest), print_safe))
     if outcome is not Outcome.PASSED:
         msg = f"The gate did not pass: {outcome.words}."
         raise GateError(msg, hint=_HINTS[outcome.value])

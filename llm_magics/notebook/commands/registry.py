@@ -12,6 +12,7 @@ from llm_magics.notebook.parsers import (
     bench_parser,
     compare_parser,
     embed_parser,
+    gate_parser,
     llm_cell_parser,
     split_words,
     strip_comment,
@@ -137,7 +138,7 @@ def names_by_group() -> dict[str, list[str]]:
 
 
 # The parsers of subcommands whose help lists their flags.
-_PARSERS = {"bench": bench_parser, "compare": compare_parser}
+_PARSERS = {"bench": bench_parser, "compare": compare_parser, "gate": gate_parser}
 
 # The magics themselves, whose flags ``%llm help llm`` and ``%llm help embed`` list.
 _MAGICS = {"llm": llm_cell_parser, "embed": embed_parser}

@@ -21,6 +21,7 @@ from llm_magics.errors import GateError, UsageError
 from llm_magics.evaluations.gate.reports import format_junit, format_markdown, format_text
 from llm_magics.evaluations.gate.results import CheckResult, Outcome, RunResult
 from llm_magics.evaluations.gate.shared_run import run_once
+from llm_magics.notebook.completion import find_candidates
 from tests.evaluations.gate.gate_folders import write_baseline, write_gate, write_recording
 
 HOSTILE = "a|b<script>alert(1)</script>\x00\x1b[31m\ud800 `x`\n# title"
@@ -245,6 +246,15 @@ def test_magic_fails_unless_all_pass(shell, tmp_path, capsys):
     write_recording(path, wrong=lambda row, _: row < 15)
     with pytest.raises(GateError, match="did not pass: failed"):
         shell.run_line_magic("llm", f"gate {path}")
+
+
+def test_help_and_tab_know_the_flags(shell, capsys):
+    """All flags of the command."""
+    shell.run_line_magic("llm", "help gate")
+    text = capsys.readouterr().out
+    for flag in ("--replay", "--record", "--junit", "--update-baseline"):
+        assert flag in text
+        assert flag in find_candidates("%llm", f"gate evals/x.yaml {flag[:4]}").names
 
 
 def run_pytest(folder, *words):
