@@ -133,8 +133,8 @@ def run_gates(gates: Sequence[Gate], options: Options) -> RunResult:
     """
     Run gates and return the results of all their checks.
 
-    The error rate of 5 % is for all checks of the run together. A live run stops as soon as one
-    check fails.
+    The error rate of 5 % is for all checks of the run together. A live run that writes no recording
+    stops as soon as one check fails.
 
     Raises:
         UsageError: a file is missing or invalid, for example a gate has no baseline.
@@ -210,18 +210,18 @@ def _prepare(gate: Gate, options: Options) -> GateRun:
 
 
 def _ask_all(runs: Sequence[GateRun]) -> None:
-    """Ask wave by wave, until all are answered or, in live runs, a check fails."""
+    """Ask wave by wave, until all are answered or, in live runs without a recording, a check fails."""
     for wave in range(max(each.planned for each in runs)):
         for each in runs:
             if not each.stop and wave < each.planned:
                 each.ask_wave()
         is_last = wave + 1 == max(each.planned for each in runs)
-        if is_last or not any(each.source.is_live for each in runs):
+        if is_last or not any(each.source.stops_early for each in runs):
             continue
         looks = [found for each in runs for _, found in each.looks()]
         if any(holm_rejects(looks, ALPHA)):
             for each in runs:
-                if each.source.is_live and each.waves < each.planned:
+                if each.source.stops_early and each.waves < each.planned:
                     each.stop = each.stop or "a check failed before all items were asked"
 
 

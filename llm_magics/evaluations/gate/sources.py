@@ -36,9 +36,18 @@ _FATAL = (AuthenticationError, BudgetError, ConfigurationError, ModelNotFoundErr
 
 
 class Source(Protocol):
-    """Returns answers to requests."""
+    """
+    Returns answers to requests.
+
+    Attributes:
+        is_live: whether the answers are new, not recorded.
+    """
 
     is_live: bool
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether later waves are not asked for after a check has failed."""
 
     def ask(
         self, requests: Sequence[Request], repeats: int, concurrency: int
@@ -59,6 +68,7 @@ class Recorded:
     file: AnswerFile
     unrecorded: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     is_live: bool = False
+    stops_early: bool = False
 
     def ask(
         self, requests: Sequence[Request], repeats: int, concurrency: int
@@ -89,6 +99,11 @@ class Live:
     known: AnswerFile = field(default_factory=AnswerFile)
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     is_live: bool = True
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether no recording is written, which needs the answers to all items."""
+        return self.record is None
 
     def ask(
         self, requests: Sequence[Request], repeats: int, concurrency: int

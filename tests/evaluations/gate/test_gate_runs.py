@@ -327,6 +327,17 @@ def test_live_run_stops_at_the_first_failure(tmp_path):
     assert check.items < 100
 
 
+def test_recording_of_a_failure_is_complete(tmp_path):
+    """A run that writes the recording asks all items, so that a replay fails as well."""
+    path = write_gate(tmp_path, items=100)
+    write_baseline(path)
+    path.write_text(path.read_text("utf-8").replace("{{ text }}", "not {{ text }}"), "utf-8")
+    recorded = run(path, options=Options(mode=Mode.RECORD))
+    assert only(recorded).outcome is Outcome.FAILED
+    assert only(recorded).items == 100
+    assert run(path, options=Options()).checks == recorded.checks
+
+
 def test_cost_is_capped(tmp_path):
     """No request is sent that may exceed the limit; the gate is then undecided."""
     path = write_gate(tmp_path, items=10, more="max_cost_usd: 0.000001")
