@@ -1,4 +1,4 @@
-"""The picture of corrected scores, beside those of the judge and of people alone."""
+"""The picture of corrected scores, with those of the judge and of people alone."""
 
 from __future__ import annotations
 
