@@ -59,6 +59,6 @@ def plot_corrected(scores: DataFrame, confidence: float) -> Figure:
         spine.set_color(GREY)
         spine.set_visible(side == "bottom")
     ax.grid(visible=True, axis="x", color=GREY, alpha=0.25, linewidth=0.6)
-    names = [f"corrected, {format_confidence(confidence)}", "judge alone", "people alone"]
+    names = [f"corrected, {format_confidence(confidence)} interval", "judge alone", "people alone"]
     legend(ax, names, [corrected, judge, people], loc="center left", anchor=(1.0, 0.5))
     return figure

@@ -73,10 +73,9 @@ class Agreement:
         """
         from llm_magics.evaluations.judge_correction import correct
 
-        return display_columns(
-            CompactFrame(correct(self.ratings, items, self.confidence)),
-            *("score", "estimate", "low", "high", "judge", "people", "labels", "note"),
-        )
+        table = CompactFrame(correct(self.ratings, items, self.confidence))
+        shown = ["score", "estimate", "low", "high", "judge", "people", "labels"]
+        return display_columns(table, *shown, *(["note"] if (table["note"] != "").any() else []))
 
     def plot(self, items: Items = "future") -> Figure:
         """

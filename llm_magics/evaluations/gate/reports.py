@@ -26,9 +26,10 @@ def format_text(result: RunResult) -> str:
     """Return the results as text, for a terminal or the output of a cell."""
     lines = []
     for each in result.checks:
-        first, *others = f"{each.name}: {describe(each)}", *_details(each)
+        scores = _scores(each)
+        first = f"{each.name}: {scores}" if scores else each.name
         lines.append(f"{each.outcome.words:12}  {first}")
-        lines += [f"{'':12}  {line}" for line in others]
+        lines += [f"{'':12}  {line}" for line in (each.reason, *_details(each))]
     lines += [one_line(note) for note in result.notes]
     lines.append(
         f"gate {result.outcome.words}: {pluralize(len(result.checks), 'check')}, {_cost(result)}"
@@ -38,11 +39,17 @@ def format_text(result: RunResult) -> str:
 
 def describe(check: CheckResult) -> str:
     """Return the scores and the reason of a check in one line."""
+    scores = _scores(check)
+    return f"{scores}; {check.reason}" if scores else check.reason
+
+
+def _scores(check: CheckResult) -> str:
+    """Return the scores, the number of items and p; empty without new scores."""
     if math.isnan(check.new):
-        return check.reason
+        return ""
     p = "" if math.isnan(check.p) else f", p = {check.p:.4f}"
     items = pluralize(check.items, "item")
-    return f"{check.baseline:.3f} → {check.new:.3f} over {items}{p}; {check.reason}"
+    return f"{check.baseline:.3f} → {check.new:.3f} over {items}{p}"
 
 
 def describe_check(check: CheckResult) -> str:
@@ -55,7 +62,10 @@ def _details(check: CheckResult) -> list[str]:
     """Return lines with the lists of items."""
     lines = []
     if check.worse and check.outcome is Outcome.FAILED:
-        worst = [f"{item} ({was:.2f} → {now:.2f})" for item, was, now in check.worse]
+        worst = [
+            f"{', '.join(one_line(item) for item, *_ in items)} ({was:.2f} → {now:.2f})"
+            for (was, now), items in groupby(check.worse, key=lambda each: each[1:])
+        ]
         lines.append(f"largest drops: {', '.join(worst)}")
     left_out = ", left out" if check.are_flaky_left_out else ""
     for what, items in (

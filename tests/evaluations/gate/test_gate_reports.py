@@ -92,6 +92,17 @@ def test_text_names_outcomes_and_items():
     assert text.splitlines()[-1] == "gate failed: 4 checks, from recorded answers"
 
 
+def test_reason_and_equal_drops_are_short_lines():
+    """The reason is below the scores, and items with the same drop are listed together."""
+    worse = (("q1", 1.0, 0.0), ("q2", 1.0, 0.0), ("q3", 0.75, 0.5))
+    failed = check(outcome=Outcome.FAILED, reason="the mean score dropped by 0.010", worse=worse)
+    lines = format_text(RunResult(checks=(failed,))).splitlines()
+    assert [line.strip() for line in lines[1:3]] == [
+        "the mean score dropped by 0.010",
+        "largest drops: q1, q2 (1.00 → 0.00), q3 (0.75 → 0.50)",
+    ]
+
+
 def test_junit_counts_failures_and_errors():
     """Failed checks are failures, undecided and not recorded ones errors, as junitparser reads."""
     xml = JUnitXml.fromstring(format_junit(ALL).encode())
