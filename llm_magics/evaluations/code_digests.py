@@ -16,7 +16,10 @@ from functools import partial
 from types import CodeType, FunctionType
 from typing import Any
 
+from llm_magics.benchmarking.evaluation import parse_scorers
+from llm_magics.benchmarking.judge import Judge
 from llm_magics.evaluations.items import digest_of
+from llm_magics.runtime.session import session
 
 _LAMBDA = "<lambda>"
 # Values of these types are written with ``repr``, which is the same in all processes.
@@ -39,6 +42,18 @@ def function_name(function: Callable[..., Any]) -> str:
 def function_digest(function: Callable[..., Any]) -> str:
     """Return a digest of the code of a function, its helpers and the constants that it uses."""
     return digest_of(_describe(function, set()))
+
+
+def score_digests(score: Any) -> dict[str, str]:
+    """Return a digest of each score by its name; that of a judge is of its model and criteria."""
+    return {
+        each.name: digest_of(
+            [each.model or str(session.config.model), each.criteria]
+            if isinstance(each, Judge)
+            else function_digest(each.score)
+        )[:12]
+        for each in parse_scorers(score)
+    }
 
 
 def _source(function: Any) -> str | None:

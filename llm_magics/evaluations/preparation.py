@@ -9,10 +9,9 @@ from typing import Any
 from llm_magics._util import validation
 from llm_magics._util.validation import check_integer
 from llm_magics.benchmarking import evaluation, measure
-from llm_magics.benchmarking.evaluation import parse_scorers
 from llm_magics.errors import UsageError, nearest
 from llm_magics.evaluations import stored
-from llm_magics.evaluations.code_digests import function_digest
+from llm_magics.evaluations.code_digests import score_digests
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.evaluation_run import AnyJob, EvaluationRun
 from llm_magics.evaluations.frame_calls import FrameCall, frame_calls
@@ -142,13 +141,7 @@ def _describe(
         "repeat": requests.repeat,
         "split": options.split,
         "cluster": options.cluster,
-        "scores": {each.name: _digest_of_scorer(each) for each in parse_scorers(options.score)},
+        "scores": score_digests(options.score),
         "key": digest_of(key),
         **settings,
     }
-
-
-def _digest_of_scorer(scorer: Any) -> str:
-    """Return a digest of the code of a scorer, or of its text if it is a judge."""
-    score = getattr(scorer, "score", None)
-    return (digest_of(str(scorer)) if score is None else function_digest(score))[:12]

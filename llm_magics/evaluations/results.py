@@ -17,6 +17,7 @@ from llm_magics.benchmarking.analysis import CLUSTER_COLUMN, ITEM_COLUMN, MODEL_
 from llm_magics.benchmarking.measurements import Measurements, check_confidence
 from llm_magics.errors import UsageError
 from llm_magics.evaluations import comparisons
+from llm_magics.evaluations.code_digests import score_digests
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.run_files import RunFile, read_run, write_run
 
@@ -171,6 +172,7 @@ class EvaluationResults(Measurements):
         known = expected if expected is not None else frame.get("expected")
         evaluation.check_scorers(score, known, frame[MODEL_COLUMN].nunique())
         scored = self.copy()
+        scored.attrs["scores"] = {**self.attrs.get("scores", {}), **score_digests(score)}
         add_scores(scored, score, expected, yes=yes)
         return scored
 

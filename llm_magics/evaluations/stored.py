@@ -42,6 +42,7 @@ _MAX_BYTES = 1_000_000_000
 
 _NOT_IN_NAME = re.compile(r"[^\w.-]+")
 _MAX_NAME = 60
+_MAX_NAME_BYTES = 180  # of the 255 that a file system allows
 
 
 def folder() -> Path | None:
@@ -56,7 +57,8 @@ def folder() -> Path | None:
 
 def create_id(name: str, now: datetime) -> str:
     """Return a new id of a run, which is also the name of its file."""
-    slug = _NOT_IN_NAME.sub("-", name)[:_MAX_NAME].strip(".-") or "evaluation"
+    slug = _NOT_IN_NAME.sub("-", name)[:_MAX_NAME].strip(".-")
+    slug = slug.encode()[:_MAX_NAME_BYTES].decode("utf-8", "ignore") or "evaluation"
     return f"{slug}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
@@ -87,12 +89,12 @@ def store(run: RunFile, journal: RunJournal) -> None:
 
 
 def _prune(where: Path) -> None:
-    """Delete the oldest runs beyond the limits."""
+    """Delete the oldest runs beyond the limits, but never the newest one."""
     size = 0
     for number, path in enumerate(_paths(where)):
         with suppress(OSError):
             size += path.stat().st_size
-            if number >= _MAX_RUNS or size > _MAX_BYTES:
+            if number and (number >= _MAX_RUNS or size > _MAX_BYTES):
                 path.unlink()
 
 

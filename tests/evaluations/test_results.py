@@ -166,6 +166,11 @@ def test_changed_scorers_are_reported() -> None:
     now = lm.evaluate("{{ text }}", data, ECHO, score={"s": lambda answer: 0})
     with pytest.warns(UserWarning, match="scored by different versions of s"):
         now.differences(other=then)
+    again = then.scored({"s": lambda answer: 0})
+    assert now.differences(other=again)["difference"].tolist() == [0]
+    other = again.scored({"s": lambda answer: 0.5})
+    with pytest.warns(UserWarning, match="scored by different versions of s"):
+        now.differences(other=other)
 
 
 def test_failures_are_the_worst_answers() -> None:
@@ -233,6 +238,9 @@ def test_old_runs_are_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         for age, path in enumerate(sorted((tmp_path / "evaluations").iterdir())):
             os.utime(path, (path.stat().st_atime, path.stat().st_mtime - 1 - age / 100))
     assert set(lm.list_evaluations()["name"]) == {"two", "three"}
+    monkeypatch.setattr(stored, "_MAX_BYTES", 1)
+    lm.evaluate("{{ text }}", rows_of(1), ECHO, name="\U00020000" * 300)
+    assert lm.list_evaluations()["name"].str.len().tolist() == [300]
 
 
 def test_a_folder_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path) -> None:
