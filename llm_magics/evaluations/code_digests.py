@@ -45,7 +45,7 @@ def function_digest(function: Callable[..., Any]) -> str:
 
 
 def score_digests(score: Any) -> dict[str, str]:
-    """Return a digest of each score by its name; that of a judge is of its model and criteria."""
+    """Return a digest of each score by name: of its code, or of the model and criteria of a judge."""
     return {
         each.name: digest_of(
             [each.model or str(session.config.model), each.criteria]

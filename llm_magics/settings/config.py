@@ -308,7 +308,9 @@ def provider_variables(provider: str, keys: Iterable[str]) -> dict[str, str]:
 
 
 def redact_setting(value: Any) -> Any:
-    """Return a setting for display: an address without the parts that may contain a key."""
+    """Return a setting for display: an address without the parts that may contain a key, a path as text."""
+    if isinstance(value, Path):
+        return str(value)
     if callable(value):  # the arguments of a function may contain a key
         return f"function {getattr(value, '__qualname__', type(value).__qualname__)}"
     return redact_address(value) if isinstance(value, str) and "://" in value else value

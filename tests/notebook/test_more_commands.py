@@ -137,3 +137,12 @@ def test_the_settings_of_a_provider_are_shown(
     assert len(shell.run_line_magic("llm", "config providers")) == 2
     assert shell.run_line_magic("llm", "config providers.azure") is None
     assert "providers.azure" in capsys.readouterr().out
+
+
+def test_settings_with_a_path_are_displayed_as_texts(
+    shell: InteractiveShell, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not as an object of Python."""
+    shell.run_line_magic("llm", "config evaluations off")
+    assert capsys.readouterr().out.startswith("evaluations = 'off'  (set in this session)")
+    assert lm.config.frame().loc["evaluations", "value"] == "off"
