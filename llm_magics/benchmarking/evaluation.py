@@ -253,10 +253,10 @@ def check_scorers(
     score: Any,
     expected: Any,
     models: int,
-    how_to_expect: str = "Pass expected=[…] with one value per prompt.",
+    hint: str = "Pass expected=[…] with one value per prompt.",
 ) -> None:
     """
-    Check ``score`` before anything is sent; ``how_to_expect`` says how to add expected answers.
+    Check ``score`` before anything is sent; the ``hint`` says how to add expected answers.
 
     Raises:
         UsageError: a score is invalid, needs expected answers that are missing, or is a judge
@@ -268,7 +268,7 @@ def check_scorers(
             raise UsageError(msg, hint="Pass at least two models.")
         if isinstance(each, Scorer) and each.needs_expected and expected is None:
             msg = f"The score {each.name} needs expected answers."
-            raise UsageError(msg, hint=how_to_expect)
+            raise UsageError(msg, hint=hint)
 
 
 def _rule_scores(

@@ -20,7 +20,7 @@ from llm_magics.evaluations.tasks import PromptTask, Requests, Task, parse_task
 from llm_magics.host import current_host
 from llm_magics.runtime.session import session
 
-_HOW_TO_EXPECT = (
+_EXPECTED_HINT = (
     'Add a column "expected" to the data, or name it: lm.EvaluationSet(…, expected="answer")'
 )
 _NOTHING_TO_RESUME = (
@@ -76,7 +76,7 @@ def prepare(options: Options, function: Callable[..., Any]) -> EvaluationRun:
         parameters=options.parameters,
     )
     known = True if data.has_expected else None
-    evaluation.check_scorers(options.score, known, len(requests.models), _HOW_TO_EXPECT)
+    evaluation.check_scorers(options.score, known, len(requests.models), _EXPECTED_HINT)
     at_once = check_integer("concurrency", options.concurrency)
     jobs: list[AnyJob] = []
     calls: list[FrameCall] = []
