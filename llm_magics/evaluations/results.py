@@ -227,7 +227,16 @@ class EvaluationResults(Measurements):
 
     @classmethod
     def of_file(cls, run: RunFile) -> EvaluationResults:
-        """Return the results in a file."""
+        """
+        Return the results in a file.
+
+        Raises:
+            UsageError: items of its answers are missing.
+        """
+        known = {str(item.get("id")) for item in run.items}
+        if not known or any(str(row.get("item")) not in known for row in run.rows):
+            msg = "The file of the evaluation is damaged: items of its answers are missing."
+            raise UsageError(msg, hint="Run the evaluation again.")
         return cls.of_rows(run.rows, run.about, EvaluationSet(list(run.items)))
 
     @classmethod

@@ -275,6 +275,19 @@ def test_damaged_files_are_refused(text: str, tmp_path: Path) -> None:
     assert len(lm.list_evaluations()) == 0
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_a_file_without_its_items_is_refused(kept: int, tmp_path: Path) -> None:
+    """The answers to the others could not be scored or compared."""
+    runs = lm.evaluate("{{ text }}", rows_of(2), ECHO)
+    path = tmp_path / "runs.jsonl"
+    runs.save(path)
+    header, *items, first, second = path.read_text("utf-8").splitlines(keepends=True)
+    assert len(items) == 2
+    path.write_text("".join([header, *items[:kept], first, second]), "utf-8")
+    with pytest.raises(UsageError, match="items of its answers are missing"):
+        lm.load_evaluation(path)
+
+
 def test_files_hold_no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Keys in prompts and answers are masked."""
     key = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
