@@ -118,8 +118,19 @@ class EvaluationResults(Measurements):
         return {item.id: item.digest for item in self.data if item.id in asked}
 
     def item_scores(self, by: str | None = None) -> pd.DataFrame:
-        """Return the mean of a score for each item, with a column for each model."""
+        """
+        Return the mean of a score for each item, with a column for each model.
+
+        Args:
+            by: a score or a measurement; by default the first score.
+
+        Raises:
+            UsageError: there is no score.
+        """
         frame = self._checked_frame()
+        if by is None and not analysis.score_columns(frame):
+            msg = "These results have no score."
+            raise UsageError(msg, hint="Add one: runs.scored(…), or name a measurement.")
         table = analysis.pivot_by_model(frame, analysis.column_to_compare(frame, by))
         table = table.reindex(list(dict.fromkeys(frame[ITEM_COLUMN])))
         table.index.name, table.columns.name = ITEM_COLUMN, None

@@ -68,6 +68,8 @@ def test_means_are_over_items() -> None:
     for name in ("score_s", "score_s_low", "score_s_high"):
         assert one.loc["m", name] == pytest.approx(other.loc["m", name])
     assert results_of(more, data).item_scores()["m"].tolist() == [1, 0, 1]
+    with pytest.raises(UsageError, match="These results have no score"):
+        lm.evaluate(lambda row: row.text, data).item_scores()
 
 
 def test_clusters_widen_intervals() -> None:
