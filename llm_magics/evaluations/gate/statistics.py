@@ -4,9 +4,10 @@ The test of the gate: has the mean score over items and repeated answers dropped
 Each item has several stored answers of the baseline and one or more new answers. The statistic is
 the mean difference per item, divided by its standard error over the items. Its distribution
 without a drop comes from permutations: within each item, which of its answers are the new ones is
-drawn again. If nothing has changed, the error rate is therefore exact for any number of items and
-any scores. If some items improved and others became worse, the standard error includes it, and the
-error rate holds approximately. The items arrive in up to five waves, with a look after each.
+drawn again. If nothing has changed, all of these are equally likely, and the error rate is at most
+the level for any number of items and any scores; without equal statistics it is the level. If some
+items improved and others became worse, the standard error includes it, and the error rate holds
+approximately. The items arrive in up to five waves, with a look after each.
 
 Sources: Phipson and Smyth 2010 (p-values of random permutations); Chung and Romano 2013
 (studentized permutation tests); Lan and DeMets 1983; Holm 1979.
