@@ -1,8 +1,8 @@
 """
 The history with 1,000,000 runs: ``python -m tests.benchmarks.history_million FOLDER``.
 
-It fills a file once (10 minutes), and prints the seconds of the queries that must take less than a
-second, of storing a call on the caller's path, and the size of the file.
+It fills a file once (1 GB, 10 to 30 minutes), and prints the seconds of the queries that must take less
+than a second, of storing a call on the caller's path, and the size of the file.
 """
 
 from __future__ import annotations
