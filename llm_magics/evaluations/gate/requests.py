@@ -104,9 +104,10 @@ def build_requests(gate: Gate) -> GateRequests:
                 prompt=own,
                 parameters=parameters,
             )
+    schema = [] if prompt.schema is None else [prompt.schema]
     about = {
         "data": data.digest[:16],
-        "prompt": _digest([prompt.text, prompt.system])[:16],
+        "prompt": _digest([prompt.text, prompt.system, *schema])[:16],
         "parameters": _digest(dict(prompt.parameters))[:16],
         "models": dict(gate.rules.models),
     }

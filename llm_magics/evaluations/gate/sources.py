@@ -68,7 +68,11 @@ class Recorded:
     file: AnswerFile
     unrecorded: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
     is_live: bool = False
-    stops_early: bool = False
+
+    @property
+    def stops_early(self) -> bool:
+        """Whether later waves are not asked for: recorded answers cost nothing."""
+        return False
 
     def ask(
         self, requests: Sequence[Request], repeats: int, concurrency: int

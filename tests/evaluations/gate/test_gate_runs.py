@@ -100,6 +100,26 @@ def test_changed_prompt_is_not_recorded(tmp_path):
     assert "changed since the baseline: prompt" in result.notes[0]
 
 
+def test_a_changed_schema_is_a_changed_prompt(tmp_path):
+    """The schema of a prompt file is part of its requests."""
+    path = write_gate(tmp_path)
+    rules = path.read_text("utf-8").splitlines(keepends=True)
+    path.write_text(
+        "".join("prompt_file: p.md\n" if line.startswith("prompt:") else line for line in rules),
+        encoding="utf-8",
+    )
+    schema = (
+        "---\nschema: {{type: object, properties: {{n: {{type: {}}}}}}}\n---\n{{{{ text }}}}\n"
+    )
+    (tmp_path / "p.md").write_text(schema.format("string"), encoding="utf-8")
+    write_baseline(path)
+    write_recording(path)
+    (tmp_path / "p.md").write_text(schema.format("integer"), encoding="utf-8")
+    result = run(path)
+    assert result.outcome is Outcome.NOT_RECORDED
+    assert "changed since the baseline: prompt" in result.notes[0]
+
+
 def test_one_missing_answer_is_not_recorded(tmp_path):
     """A recording that lacks one item of many does not pass."""
     path = write_gate(tmp_path)
