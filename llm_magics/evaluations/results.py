@@ -125,7 +125,7 @@ class EvaluationResults(Measurements):
             by: a score or a measurement; by default the first score.
 
         Raises:
-            UsageError: there is no score.
+            UsageError: the results have no score.
         """
         frame = self._checked_frame()
         if by is None and not analysis.score_columns(frame):

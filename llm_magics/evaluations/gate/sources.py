@@ -71,7 +71,7 @@ class Recorded:
 
     @property
     def stops_early(self) -> bool:
-        """Whether later waves are not asked for: recorded answers cost nothing."""
+        """Whether later waves are not asked for: recorded answers are free."""
         return False
 
     def ask(
