@@ -18,8 +18,8 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Coroutine
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -30,29 +30,34 @@ from llm_magics._util.text import reason_of
 
 _T = TypeVar("_T")
 
-# A connection takes a few turns of the event loop.
-_TURNS_AFTER_DEADLINE = 20
+_TURNS = 20  # of the event loop: a connection takes fewer
 
 
-async def run_within(timeout: float | None, work: Coroutine[Any, Any, _T]) -> _T:
+@asynccontextmanager
+async def connection_timeout(seconds: float | None) -> AsyncIterator[None]:
     """
-    Return the result of ``work``, or raise `TimeoutError` after ``timeout`` seconds.
+    Raise `TimeoutError` if the block takes longer than ``seconds``.
 
-    In a busy event loop, a connection can be established before the deadline without having had its
-    turn; the work therefore gets some more turns of the loop after it.
+    After the deadline, the block gets some more turns of the event loop: in a busy loop, a
+    connection can be established in time without having had its turn.
     """
-    task = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({task}, timeout=timeout)
-        for _ in range(_TURNS_AFTER_DEADLINE):
-            if task.done():
-                return task.result()
-            await asyncio.sleep(0)
-        raise TimeoutError
-    finally:
-        if not task.done():
-            task.cancel()
-            await asyncio.wait({task})
+    loop = asyncio.get_running_loop()
+    is_over = False
+
+    def expire(turns: int) -> None:
+        if turns and not is_over:
+            loop.call_soon(expire, turns - 1)
+        elif not is_over:
+            timeout.reschedule(loop.time())
+
+    async with asyncio.timeout(None) as timeout:
+        timer = None if seconds is None else loop.call_later(seconds, expire, _TURNS)
+        try:
+            yield
+        finally:
+            is_over = True
+            if timer is not None:
+                timer.cancel()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -236,7 +241,8 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         """Return a TLS stream over this connection."""
         stream = TLSTimestampStream(self, ssl_context, server_hostname)
         try:
-            await run_within(timeout, stream.handshake())
+            async with connection_timeout(timeout):
+                await stream.handshake()
         except TimeoutError as error:
             await self.aclose()
             msg = f"no TLS handshake within {timeout:g} s"

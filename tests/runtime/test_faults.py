@@ -234,6 +234,7 @@ def test_cancelled_at_any_moment_a_thousand_times() -> None:
             await asyncio.gather(*(cancelled() for _ in range(50)))
 
     with one(Says(body, gap_s=0.001)):
+        lm.ask("hi")  # imports what is imported at the first use
         asyncio.run(many(300))
         bridge.run(session.providers.close())  # connections that are kept for reuse are not left
         before = left_behind()
