@@ -235,11 +235,11 @@ def test_cancelled_at_any_moment_a_thousand_times() -> None:
 
     with one(Says(body, gap_s=0.001)):
         lm.ask("hi")  # imports what is imported at the first use
-        asyncio.run(many(300))
+        asyncio.run(many(600))
         bridge.run(session.providers.close())  # connections that are kept for reuse are not left
         before = left_behind()
         objects, memory = len(gc.get_objects()), psutil.Process().memory_info().rss
-        asyncio.run(many(700))
+        asyncio.run(many(600))
         bridge.run(session.providers.close())
         assert eventually(lambda: left_behind() <= before, 10), (left_behind(), before)
         objects = len(gc.get_objects()) - objects
