@@ -26,7 +26,8 @@ import h11
 import httpcore
 
 from llm_magics._util.text import reason_of
-from llm_magics.http.timing import TimestampStream, connection_timeout
+from llm_magics.http.deadlines import ConnectionTimeout
+from llm_magics.http.timing import TimestampStream
 
 # The delay before trying the next address of a host (RFC 8305), in seconds.
 _NEXT_ADDRESS_S = 0.25
@@ -92,7 +93,7 @@ class TimestampBackend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> TimestampStream:
         try:
-            async with connection_timeout(timeout):
+            async with ConnectionTimeout(timeout):
                 connection = await _connect(host, port)
         except TimeoutError as error:
             msg = f"no connection within {timeout:g} s" if timeout else str(error)

@@ -18,8 +18,8 @@ import sys
 import time
 import weakref
 from collections import deque
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -27,37 +27,9 @@ from typing import Any, TypeVar
 import httpcore
 
 from llm_magics._util.text import reason_of
+from llm_magics.http.deadlines import ConnectionTimeout
 
 _T = TypeVar("_T")
-
-_TURNS = 20  # of the event loop: a connection takes fewer
-
-
-@asynccontextmanager
-async def connection_timeout(seconds: float | None) -> AsyncIterator[None]:
-    """
-    Raise `TimeoutError` if the block takes longer than ``seconds``.
-
-    After the deadline, the block gets some more turns of the event loop: in a busy loop, a
-    connection can be established in time without having had its turn.
-    """
-    loop = asyncio.get_running_loop()
-    is_over = False
-
-    def expire(turns: int) -> None:
-        if turns and not is_over:
-            loop.call_soon(expire, turns - 1)
-        elif not is_over:
-            timeout.reschedule(loop.time())
-
-    async with asyncio.timeout(None) as timeout:
-        timer = None if seconds is None else loop.call_later(seconds, expire, _TURNS)
-        try:
-            yield
-        finally:
-            is_over = True
-            if timer is not None:
-                timer.cancel()
 
 
 @dataclass(slots=True, kw_only=True)
@@ -241,7 +213,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         """Return a TLS stream over this connection."""
         stream = TLSTimestampStream(self, ssl_context, server_hostname)
         try:
-            async with connection_timeout(timeout):
+            async with ConnectionTimeout(timeout):
                 await stream.handshake()
         except TimeoutError as error:
             await self.aclose()
