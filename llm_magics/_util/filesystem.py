@@ -7,6 +7,7 @@ import os
 import re
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -274,8 +275,8 @@ def _check_keys(text: str) -> None:
         elif isinstance(node, yaml.MappingNode):
             open_ += [value for _, value in node.value]
             keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-            names = [key.value for key in keys]
-            if twice := next((key for key in keys if names.count(key.value) > 1), None):
+            counts = Counter(key.value for key in keys)
+            if twice := next((key for key in keys if counts[key.value] > 1), None):
                 line = twice.start_mark.line + 1
                 msg = f"the key {twice.value!r:.60} in line {line} occurs more than once"
                 raise ValueError(msg)

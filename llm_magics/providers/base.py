@@ -105,7 +105,7 @@ class BaseModelProvider(ABC):
     embedding_concurrency: ClassVar[int] = 4
     # Whether the service itself can embed only the beginning of a text that is too long.
     truncates_texts: ClassVar[bool] = False
-    # The environment variables that its settings depend on; it is created again when one changes.
+    # The environment variables that its settings depend on; a change replaces the provider.
     environment: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: ProviderConfig | Mapping[str, Any] | None = None) -> None:

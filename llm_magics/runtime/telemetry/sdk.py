@@ -58,7 +58,9 @@ def _parse_contents(name: str) -> frozenset[str]:
     if name not in Contents.__members__:
         known = ", ".join(Contents.__members__)
         logger.warning(
-            "%s is not one of the values %s: contents are left out.", CONTENT_VARIABLE, known
+            "Unknown value of %s: contents are not recorded. Use one of %s.",
+            CONTENT_VARIABLE,
+            known,
         )
         return Contents.NO_CONTENT.value
     return Contents[name].value
