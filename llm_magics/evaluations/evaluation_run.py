@@ -132,14 +132,14 @@ class EvaluationRun:
         wanted: Mapping[tuple[int, ...], dict[str, Any]],
     ) -> bool:
         """Add the earlier rows with the ``wanted`` first columns; ``False`` unless all exist."""
-        found = {
-            position: earlier.get(tuple(columns[name] for name in ("item", "asked", "repeat")))
-            for position, columns in wanted.items()
-        }
-        if any(row is None for row in found.values()):
-            return False
+        found: dict[tuple[int, ...], Mapping[str, Any]] = {}
+        for position, columns in wanted.items():
+            row = earlier.get(tuple(columns[name] for name in ("item", "asked", "repeat")))
+            if row is None:
+                return False
+            found[position] = row
         for position, row in found.items():
-            old = {n: value for n, value in (row or {}).items() if not n.startswith(SCORE_PREFIX)}
+            old = {name: row[name] for name in row if not name.startswith(SCORE_PREFIX)}
             self.record.add(position, {**old, **wanted[position]})
         return True
 
