@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ import llm_magics as lm
 from llm_magics.parameters import Tool
 from llm_magics.providers import echo
 from llm_magics.providers.echo import parse_calls
+from tests.support.growth import growth
 
 
 def weather(city: str, days: int = 1) -> str:
@@ -81,13 +81,11 @@ def test_a_long_row_of_brackets_takes_no_time(monkeypatch: pytest.MonkeyPatch) -
     """Four times the text takes no more than some ten times as long: what is read is bounded."""
     monkeypatch.setattr(echo, "_MAX_CALL_CHARS", 200)
     monkeypatch.setattr(echo, "_MAX_MATCHES", 50)
-    times = []
-    for size in (200, 800):
-        began = time.process_time()
-        for _ in range(3):
-            parse_calls("weather((" * size + ")" * size * 3, [WEATHER])
-        times.append(time.process_time() - began)
-    assert times[1] < 12 * times[0] + 0.05
+
+    def read(size: int) -> None:
+        parse_calls("weather((" * size + ")" * size * 3, [WEATHER])
+
+    assert growth(read, 400) < 12
 
 
 def test_it_calls_and_answers_with_what_came_of_it(shell: InteractiveShell) -> None:

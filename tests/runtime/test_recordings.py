@@ -261,10 +261,13 @@ def test_an_answer_is_played_as_fast_as_it_came(shell: InteractiveShell) -> None
     lm.config.record = None
 
     def taken(line: str) -> float:
-        shell.run_line_magic("llm", f"replay {FILE} --strict {line}")
-        started = time.perf_counter()
-        assert lm.ask("hi", model="one/m").text == "a b c "
-        return time.perf_counter() - started
+        times = []
+        for _ in range(3):  # the least, as other programs disturb it
+            shell.run_line_magic("llm", f"replay {FILE} --strict {line}")
+            started = time.perf_counter()
+            assert lm.ask("hi", model="one/m").text == "a b c "
+            times.append(time.perf_counter() - started)
+        return min(times)
 
     at_once, as_it_came, thrice = taken(""), taken("--speed 1"), taken("--speed 3")
     assert at_once < thrice < as_it_came

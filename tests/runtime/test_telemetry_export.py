@@ -9,8 +9,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -43,29 +46,31 @@ meters.shutdown()
 
 
 @pytest.fixture
-def receiver() -> Iterator[subprocess.Popen[str]]:
-    """A strict receiver as a process; its first line is its port."""
+def receiver() -> Iterator[tuple[str, SimpleQueue[str]]]:
+    """A strict receiver as a process: its address, and the lines that it prints of what arrives."""
     command = [sys.executable, "-m", "tests.support.otlp_receiver"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
-        yield process
+        assert process.stdout
+        port = int(process.stdout.readline())
+        lines = SimpleQueue[str]()
+
+        def read() -> None:
+            for line in process.stdout or ():
+                lines.put(line)
+
+        reader = Thread(target=read)
+        reader.start()
+        yield f"http://127.0.0.1:{port}", lines
         process.kill()
+        reader.join()
 
 
-def port_of(process: subprocess.Popen[str]) -> int:
-    """The port that a receiver prints first."""
-    assert process.stdout
-    return int(process.stdout.readline())
-
-
-@pytest.fixture
-def collector(
-    receiver: subprocess.Popen[str], tmp_path: Path
-) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """A collector that sends on to the receiver; where it cannot be had, the receiver itself."""
-    url = f"http://127.0.0.1:{port_of(receiver)}"
+@contextmanager
+def collector(receiver: str, log: Path) -> Iterator[str]:
+    """Run a collector that sends on to ``receiver``; where it does not run, give the receiver itself."""
     found = find_spec("rotel")
     if found is None or not found.origin:
-        yield url, receiver
+        yield receiver
         return
     with socket.socket() as one, socket.socket() as other:
         one.bind(("127.0.0.1", 0))
@@ -74,15 +79,14 @@ def collector(
     command = [
         str(Path(found.origin).parent / "rotel-agent"), "start",
         "--otlp-http-endpoint", f"127.0.0.1:{http}", "--otlp-grpc-endpoint", f"127.0.0.1:{grpc}",
-        "--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-endpoint", url,
+        "--exporter", "otlp", "--otlp-exporter-protocol", "http", "--otlp-exporter-endpoint", receiver,
     ]  # fmt: skip
     environment = {name: value for name, value in os.environ.items() if "ROTEL" not in name}
     with (
-        (tmp_path / "log").open("wb") as log,
-        subprocess.Popen(command, stdout=log, stderr=log, env=environment) as process,
+        log.open("wb") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process,
     ):
-        # Where its binary does not run, the exporter sends to the receiver itself.
-        yield (f"http://127.0.0.1:{http}" if is_listening(http) else url), receiver
+        yield f"http://127.0.0.1:{http}" if is_listening(http) else receiver
         process.terminate()
 
 
@@ -101,21 +105,37 @@ def attributes_of(value: dict[str, Any]) -> dict[str, Any]:
     return {each["key"]: next(iter(each["value"].values())) for each in value["attributes"]}
 
 
+def exported(lines: SimpleQueue[str], within_s: float) -> dict[str, Any]:
+    """The messages by path, as soon as spans and metrics have arrived; fewer after ``within_s``."""
+    received: dict[str, Any] = {}
+    deadline = time.monotonic() + within_s
+    with suppress(Empty):
+        while len(received) < 2:
+            said = json.loads(lines.get(timeout=max(0.0, deadline - time.monotonic())))
+            received[said["path"]] = said["message"]
+    return received
+
+
 def test_spans_and_metrics_arrive_behind_a_collector(
-    collector: tuple[str, subprocess.Popen[str]],
+    receiver: tuple[str, SimpleQueue[str]], tmp_path: Path
 ) -> None:
     """The exporter, the collector and the receiver agree on all of it."""
-    url, receiver = collector
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, url],
-        capture_output=True, text=True, timeout=120, env=environment, check=True,
-    )  # fmt: skip
-    assert receiver.stdout
+    address, lines = receiver
     received: dict[str, Any] = {}
-    while len(received) < 2:
-        said = json.loads(receiver.stdout.readline())
-        received[said["path"]] = said["message"]
+    log = tmp_path / "log"
+    # Another program may take the collector's port before it does, and an exporter gives up after
+    # ten seconds: on a busy machine the first pair may lose what it sends.
+    for _ in range(3):
+        with collector(address, log) as url:
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-c", PROGRAM, url],
+                capture_output=True, text=True, timeout=120, check=True,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+            received = exported(lines, within_s=60)
+        if len(received) == 2:
+            break
+    assert len(received) == 2, f"{done.stderr}\n{log.read_text() if log.exists() else ''}"
     spans = {
         span["name"]: span
         for resource in received["/v1/traces"]["resourceSpans"]
