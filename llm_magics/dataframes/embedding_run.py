@@ -139,7 +139,7 @@ class EmbeddingPlan:
         confirm_cost(
             estimate.cost_usd,
             f"{left:,} texts to {name}",
-            'Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting confirm_above_usd.',
+            how_to_allow='Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting confirm_above_usd.',
         )
 
     def ask(self) -> BaseException | None:

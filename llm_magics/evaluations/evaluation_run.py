@@ -30,7 +30,6 @@ from llm_magics.runtime.session import session
 
 # The calls of a function after which its cost is known.
 _PILOT = 8
-_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
 _RESUME_HINT = "Continue it: the same call with resume=True"
 
 AnyJob = Job | FunctionJob
@@ -194,9 +193,7 @@ class EvaluationRun:
             return
         estimate = bridge.run(_estimate(self.jobs, only_priced=True))
         of_what = f"{estimate.prompts:,} requests"
-        confirm_cost(
-            estimate.known_usd, of_what, _HOW_TO_ALLOW, is_partial=estimate.has_unknown_cost
-        )
+        confirm_cost(estimate.known_usd, of_what, is_partial=estimate.has_unknown_cost)
 
     def start(self) -> None:
         """Announce the run, and begin to store its rows."""
@@ -232,7 +229,6 @@ class EvaluationRun:
         confirm_cost(
             sum(known) / max(1, len(known)) * left,
             f"{left:,} further answers",
-            _HOW_TO_ALLOW,
             is_partial=len(known) < len(costs),
             so_far=f"{pluralize(asked, 'answer')} complete",
         )

@@ -15,6 +15,8 @@ from llm_magics.runtime.pricing import Estimate
 from llm_magics.runtime.prompts.prompt import Prompt
 from llm_magics.runtime.session import session
 
+_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
+
 
 class Prompts(Protocol):
     """Many prompts: live calls, or batch jobs."""
@@ -42,7 +44,6 @@ def confirm_batch(call: Prompts) -> None:
     confirm_cost(
         left.known_usd,
         f"{left.prompts:,} prompts",
-        "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20",
         is_partial=left.has_unknown_cost,
     )
 
@@ -55,8 +56,8 @@ def total_usd(estimates: Iterable[Estimate]) -> float:
 def confirm_cost(
     usd: float | None,
     of_what: str,
-    how_to_allow: str,
     *,
+    how_to_allow: str = _HOW_TO_ALLOW,
     is_partial: bool = False,
     so_far: str = "Nothing was sent",
 ) -> None:
@@ -108,8 +109,7 @@ def confirm_calls(calls: Mapping[str, Sequence[ChatCall]], times: float = 1) -> 
         return
     usd = bridge.run(_estimate_usd(calls)) * times
     count = round(sum(map(len, calls.values())) * times)
-    how = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
-    confirm_cost(usd, f"{count:,} requests", how)
+    confirm_cost(usd, f"{count:,} requests")
 
 
 async def _estimate_usd(calls: Mapping[str, Sequence[ChatCall]]) -> float:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 
     from llm_magics.settings.schema import ServerSettings, Settings
 
-
 ENVIRONMENT_PREFIX = "LLM_MAGICS_"
 
 # Replaces a function among the settings that are sent to another process, which rejects it.

@@ -20,7 +20,7 @@ from llm_magics.dataframes.vectors import normalize
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llm_magics.dataframes.operators.pair_order import PairOrder
+    from llm_magics.dataframes.operators.sampling import PairOrder
 
 # The numbers in a block of scores: 16 MB.
 _BLOCK_NUMBERS = 4_000_000

@@ -12,8 +12,6 @@ from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.session import session
 
-_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
-
 
 class DryRunEnd(Exception):  # noqa: N818 (not an error)
     """A dry run has reached the first prompt that has no stored answer."""
@@ -71,7 +69,7 @@ class Consent:
         if self._is_dry:
             raise DryRunEnd(total)
         what = f"up to {total.prompts:,} prompts{self._reason}"
-        confirm_cost(total.cost_usd, what, _HOW_TO_ALLOW, so_far=self._so_far)
+        confirm_cost(total.cost_usd, what, so_far=self._so_far)
         self._is_given = True
 
 

@@ -54,8 +54,6 @@ _SAMPLED = 100
 # A paid proxy must save this share of the questions, if the prices are unknown.
 _LEAST_SAVING = 0.05
 
-_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
-
 
 class FilterRun:
     """The decisions about the rows of ``frame``."""
@@ -202,7 +200,7 @@ class FilterRun:
         elif self._plan is None:
             wave = None if self._is_allowed else self._oracle.estimate(items)
             if wave is not None:
-                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts", _HOW_TO_ALLOW)
+                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts")
         elif not self._is_announced:
             wave = self._oracle.estimate(items)
             if wave is None or wave.prompts:
@@ -253,7 +251,7 @@ class FilterRun:
             UsageError: the session is not interactive.
         """
         so_far = f"The {pluralize(self.asked, 'answer')} so far are stored"
-        confirm_cost(usd, of_what, _HOW_TO_ALLOW, so_far=so_far)
+        confirm_cost(usd, of_what, so_far=so_far)
         self._is_allowed = True
 
     def _estimate(self, calls: int) -> RowsEstimate:

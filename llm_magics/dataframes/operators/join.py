@@ -24,8 +24,8 @@ from llm_magics.dataframes.operators.pair_decisions import (
     PairDecider,
     PairProblem,
 )
-from llm_magics.dataframes.operators.pair_order import PairOrder, row_hashes
 from llm_magics.dataframes.operators.pair_scores import AUTO, SCORES, Side, choose_scores
+from llm_magics.dataframes.operators.sampling import PairOrder, row_hashes
 from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
@@ -46,8 +46,6 @@ How = Literal["inner", "left", "right", "outer"]
 
 # The number of pairs from which the cost of many is estimated.
 _SAMPLED_PAIRS = 200
-
-_HOW_TO_ALLOW = "Pass yes=True, or raise the limit: %llm config confirm_above_usd 20"
 
 
 def join(  # noqa: PLR0913 (as for lm.prompt)
@@ -279,7 +277,7 @@ class _Join:
         elif not self._is_allowed and expectation is None:
             wave = self._oracle.estimate(items)
             if wave is not None:
-                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts", _HOW_TO_ALLOW)
+                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts")
 
     def _confirm(self, expectation: Expectation) -> None:
         """Obtain the consent to what is expected after the pilot."""
@@ -293,7 +291,7 @@ class _Join:
                     f"{expectation.asked:,} of them were asked"
                 )
                 so_far = f"The {pluralize(expectation.asked, 'answer')} so far are stored"
-                confirm_cost(estimate.cost_usd, what, _HOW_TO_ALLOW, so_far=so_far)
+                confirm_cost(estimate.cost_usd, what, so_far=so_far)
 
     def _estimate(self, calls: int) -> RowsEstimate:
         """Return the estimated cost of so many calls, from a sample of all pairs."""

@@ -30,7 +30,7 @@ from llm_magics.dataframes.operators.rank_density import (
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from llm_magics.dataframes.operators.pair_order import PairOrder
+    from llm_magics.dataframes.operators.sampling import PairOrder
 
 # Where an answer came from.
 PILOT, RANK, SAMPLE, REST = range(4)

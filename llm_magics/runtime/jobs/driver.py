@@ -39,9 +39,8 @@ from llm_magics.providers.batches.service import (
 )
 from llm_magics.providers.batches.transfers import INVALID_RESULTS
 from llm_magics.runtime.jobs.clock import Backoff, Clock
-from llm_magics.runtime.jobs.open_rows import OpenRows
 from llm_magics.runtime.jobs.search import Search
-from llm_magics.runtime.jobs.work import Work
+from llm_magics.runtime.jobs.work import OpenRows, Work
 from llm_magics.runtime.storage.job_journal import JobRecord, Journal, Mark, RowState
 
 _T = TypeVar("_T")

@@ -1,7 +1,8 @@
-"""What batch jobs are made of: requests by number, and where their results go."""
+"""What batch jobs are made of: requests by number, where their results go, and which rows have none yet."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
@@ -76,3 +77,31 @@ class JobOptions:
     wait: bool = True
     timeout_s: float = 86_400.0
     is_fresh: bool = False
+
+
+class OpenRows:
+    """The rows of a job whose results are not read yet, and their numbers in the work."""
+
+    def __init__(self, numbers: array[int]) -> None:
+        self._numbers = array("q", numbers)
+        self._count = sum(number >= 0 for number in numbers)
+
+    def __contains__(self, row: int) -> bool:
+        return self._numbers[row] >= 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def number(self, row: int) -> int:
+        """Return the number in the work of an open row."""
+        return self._numbers[row]
+
+    def take(self, row: int) -> int:
+        """Return the number in the work of an open row, which is no longer open."""
+        number, self._numbers[row] = self._numbers[row], -1
+        self._count -= 1
+        return number
+
+    def left(self) -> list[int]:
+        """Return the open rows."""
+        return [row for row, number in enumerate(self._numbers) if number >= 0]

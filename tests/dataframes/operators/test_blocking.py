@@ -12,7 +12,7 @@ from llm_magics.dataframes.operators.blocking import (
     TextScores,
     rank_pairs,
 )
-from llm_magics.dataframes.operators.pair_order import PairOrder
+from llm_magics.dataframes.operators.sampling import PairOrder
 
 
 def ties(rows: int, columns: int) -> PairOrder:

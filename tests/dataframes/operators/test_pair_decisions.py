@@ -20,7 +20,7 @@ from llm_magics.dataframes.operators.pair_decisions import (
     PairDecisions,
     PairProblem,
 )
-from llm_magics.dataframes.operators.pair_order import PairOrder
+from llm_magics.dataframes.operators.sampling import PairOrder
 
 
 def truth_of(rows: int, positives: int, seed: int) -> Any:

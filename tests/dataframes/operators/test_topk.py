@@ -113,7 +113,7 @@ def test_smaller_packs_are_confirmed_again(
     expected = frame.llm.topk(URGENT, 1, dry_run=True)
     asked: list[tuple[float, str, str]] = []
 
-    def confirm(usd: float, what: str, _: str, *, so_far: str) -> None:
+    def confirm(usd: float, what: str, *, so_far: str) -> None:
         asked.append((usd, what, so_far))
 
     monkeypatch.setattr("llm_magics.dataframes.operators.consent.confirm_cost", confirm)

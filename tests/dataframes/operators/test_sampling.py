@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from llm_magics.dataframes.operators.pair_order import PairOrder, row_hashes
+from llm_magics.dataframes.operators.sampling import PairOrder, row_hashes
 
 
 def hashes(count: int, seed: int = 0) -> np.ndarray[tuple[int], np.dtype[np.uint64]]:
