@@ -37,7 +37,7 @@ def test_items_are_labelled_with_the_keyboard(tmp_path: Path) -> None:
         shown = item.inner_text()
         assert "answer" in shown
         assert "secret-model" not in widget.inner_text()
-        item.focus()
+        item.click()
         press("1")
         widget.get_by_text("1 of 6 labelled").wait_for()
         assert item.inner_text() != shown

@@ -102,10 +102,11 @@ def lab(folder: Path, cells: list[str], **environment: str) -> Iterator[Lab]:
     with _serving(folder, environment) as url, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         page = browser.new_page(viewport={"width": 1200, "height": 1600})
+        page.set_default_timeout(60_000)  # a busy machine takes more than the usual 30 s
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
         page.goto(f"{url}/lab/tree/{path.name}")
-        page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+        page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_function("window.jupyterapp !== undefined")
         page.wait_for_function(KERNEL_IS_READY)
         yield Lab(page, path, requests)
