@@ -326,6 +326,10 @@ class Transport:
             is_busy = self._has_answered and isinstance(error, httpx.ConnectTimeout)
             code = None if is_busy else "unreachable"
             message = f"Could not connect to {self.base_url} ({reason[0].lower()}{reason[1:]})."
+        elif isinstance(error, httpx.WriteTimeout):
+            message = (
+                f"{self.base_url} accepted no data for {self.timeouts.idle:g} s (idle timeout)."
+            )
         elif isinstance(error, httpx.TimeoutException):
             message = f"No data from {self.base_url} for {idle_s or self.timeouts.idle:g} s (idle timeout)."
         else:

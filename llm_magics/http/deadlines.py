@@ -13,7 +13,7 @@ class ConnectionTimeout:
     Raises `TimeoutError` if the block takes longer than a number of seconds.
 
     After the deadline, the block gets some more turns of the event loop: in a busy loop, a
-    connection can be established in time without having had its turn.
+    connection can be established, or data sent, in time without having had its turn.
     """
 
     def __init__(self, seconds: float | None) -> None:

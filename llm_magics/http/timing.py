@@ -157,7 +157,7 @@ class TimestampStream(httpcore.AsyncNetworkStream):
 
         Raises:
             NothingSentError: no byte of a request was sent; the connection cannot be used again.
-            httpcore.WriteTimeout: it was not sent within ``timeout`` seconds.
+            httpcore.WriteTimeout: the server accepted no data for ``timeout`` seconds.
             httpcore.WriteError: the connection broke.
         """
         if not buffer:
@@ -174,10 +174,12 @@ class TimestampStream(httpcore.AsyncNetworkStream):
         self._has_sent = self._has_sent or sent > 0
         if sent == len(buffer):
             return
+        rest, loop = memoryview(buffer)[sent:], asyncio.get_running_loop()
         try:
-            async with asyncio.timeout(timeout):
-                rest = memoryview(buffer)[sent:]
-                await asyncio.get_running_loop().sock_sendall(self._socket, rest)
+            # A large body over a slow connection may take longer than the time for each part.
+            for start in range(0, len(rest), _BLOCK_SIZE):
+                async with ConnectionTimeout(timeout):
+                    await loop.sock_sendall(self._socket, rest[start : start + _BLOCK_SIZE])
         except TimeoutError as error:
             raise httpcore.WriteTimeout(str(error)) from error
         except OSError as error:

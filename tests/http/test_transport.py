@@ -13,11 +13,13 @@ from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpcore
 import pytest
 
 import llm_magics as lm
 from llm_magics import ChatMessage, ModelParameters, ModelResponse, errors
 from llm_magics.http import Form, KeyHeader, Timeouts, Transport
+from llm_magics.http.connections import TimestampBackend
 from llm_magics.providers import create_provider, streaming
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
@@ -27,13 +29,15 @@ from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream,
 HI = [ChatMessage("user", "hi")]
 
 
-def chatted(url: str, **settings: object) -> ModelResponse:
+def chatted(url: str, prompt: str = "hi", **settings: object) -> ModelResponse:
     """A whole answer of the server at ``url``."""
 
     async def use() -> ModelResponse:
         config = OpenAIConfig(**{"base_url": url, "api_key": "a-key-of-the-test", **settings})  # type: ignore[arg-type]
         async with OpenAIProvider(config) as provider:
-            answer = await provider.generate_chat(HI, "m", ModelParameters())
+            answer = await provider.generate_chat(
+                [ChatMessage("user", prompt)], "m", ModelParameters()
+            )
             assert isinstance(answer, ModelResponse)
             await provider.close()
             return answer
@@ -216,6 +220,56 @@ def test_silence_is_given_up() -> None:
     ):
         chatted(server.url, idle_s=0.1)
     assert caught.value.partial.text == "a"
+
+
+@contextmanager
+def slow_reader(pause_s: float) -> Iterator[int]:
+    """A server that reads 64 KB, and pauses; it gives its port."""
+
+    def read() -> None:
+        connection, _ = listener.accept()
+        with connection:
+            while not ended.wait(pause_s) and connection.recv(65_536):
+                pass
+
+    ended = threading.Event()
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen()
+        reader = threading.Thread(target=read)
+        reader.start()
+        yield listener.getsockname()[1]
+        ended.set()
+        reader.join()
+
+
+@pytest.mark.parametrize(("pause_s", "is_sent"), [(0.04, True), (60, False)])
+def test_a_timeout_is_for_each_part_of_a_large_body(pause_s: float, is_sent: bool) -> None:
+    """A slow server may take longer for all of it; one that accepts nothing ends the call."""
+    small = [(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)]
+
+    async def send(port: int) -> float:
+        stream = await TimestampBackend().connect_tcp("127.0.0.1", port, socket_options=small)
+        started = time.monotonic()
+        try:
+            await stream.write(bytes(4_000_000), timeout=1)
+        finally:
+            await stream.aclose()
+        return time.monotonic() - started
+
+    with slow_reader(pause_s) as port:
+        if is_sent:
+            assert asyncio.run(send(port)) > 1
+        else:
+            with pytest.raises(httpcore.WriteTimeout):
+                asyncio.run(send(port))
+
+
+def test_a_server_that_accepts_nothing_is_named() -> None:
+    """The message says that the request was not read, not that no answer came."""
+    with slow_reader(60) as port, pytest.raises(errors.ConnectionError, match="accepted no data"):
+        chatted(f"http://127.0.0.1:{port}", idle_s=0.2, prompt="x" * 16_000_000)
 
 
 def test_the_whole_answer_has_a_bound_too() -> None:
