@@ -10,6 +10,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import psutil
@@ -78,6 +79,9 @@ _MARKERS = {
 }
 
 
+_SLOW = ("kernel", "browser", "dask", "weights", "network")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests by what their fixtures start, and the contract of providers with weights."""
     for item in items:
@@ -87,11 +91,26 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         callspec = getattr(item, "callspec", None)
         if callspec and {"local", "huggingface-local"} & set(map(str, callspec.params.values())):
             item.add_marker(pytest.mark.weights)
+    # Modules with slow tests first: no worker is alone with them at the end.
+    slow = {item.path for item in items if any(map(item.get_closest_marker, _SLOW))}
+    items.sort(key=lambda item: item.path not in slow)
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Use more workers than cores (``-n auto``): many tests wait for a server, kernel or browser."""
     return 3 * (os.cpu_count() or 2) // 2
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Distribute modules instead of single tests, where no other way is asked for."""
+    if config.getvalue("dist") != "load":
+        return None
+    from tests.support.scheduling import ModuleScheduling
+
+    config.option.loadscopereorder = False  # the order of the collection
+    return ModuleScheduling(config, log)
 
 
 def pytest_collection_finish() -> None:
