@@ -280,7 +280,7 @@ def test_leaving_early_closes() -> None:
             await transport.close()
 
         asyncio.run(leave())
-        assert server.hung_up.wait(2)
+        assert server.hung_up.wait(30)
 
 
 @pytest.mark.parametrize("when", ["idle", "late", "after a 1xx", "reset"])
@@ -594,7 +594,7 @@ def test_a_transport_that_is_dropped_closes_its_connections() -> None:
 
     with raw_server(until_closed) as listening:
         assert asyncio.run(drop(url_of(listening))) == 1
-        assert all(ended.acquire(timeout=5) for _ in range(10))
+        assert all(ended.acquire(timeout=30) for _ in range(10))
 
 
 def test_closing_ends_requests_in_progress() -> None:

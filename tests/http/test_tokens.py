@@ -184,7 +184,7 @@ def test_the_end_of_one_event_loop_does_not_end_the_wait_of_another() -> None:
     waits = threading.Event()
     thread = threading.Thread(target=lambda: asyncio.run(abandon()))
     thread.start()
-    assert started.wait(5)
+    assert started.wait(30)
     assert asyncio.run(asyncio.wait_for(wait(), 5)) == "token-of-the-second-loop"
     thread.join()
 

@@ -289,7 +289,7 @@ def test_a_pull_can_be_cancelled(panel: Picker, ollama: FakeOllama) -> None:
         assert said(panel).startswith("Pulling ollama/large:70b is not finished.")
         panel.receive({"kind": "cancel"})
         assert eventually(lambda: said(panel) == "Pulling ollama/large:70b: cancelled.", 10)
-        assert server.hung_up.wait(5)
+        assert server.hung_up.wait(30)
 
 
 def test_a_model_is_deleted(panel: Picker, ollama: FakeOllama) -> None:

@@ -89,7 +89,7 @@ def test_an_asynchronous_stream_has_ended_when_its_close_returns() -> None:
             return len(lm.runs())
 
         assert asyncio.run(use()) == 1
-        assert server.hung_up.wait(5)
+        assert server.hung_up.wait(30)
 
 
 async def _closed_in_the_middle(
