@@ -264,13 +264,14 @@ class OpenAIProvider(OpenAICompatibleProvider):
         model = self.bare(model)
         body = openai_media.build_image_request(prompt, model, options)
         path = self._path("/images/generations", model)
-        self._fallback.apply(path, body, model)
+        supported = self._fallback.of_request(path, model, self.name)
+        supported.apply(body)
         while True:
             try:
                 reply = await self._object("POST", path, body, model)
                 break
             except ProviderError as error:
-                if not self._fallback.learn(error, path, body, model, self.name):
+                if not supported.learn(error, body):
                     raise
         with self._reading():
             images = openai_media.parse_images(reply)

@@ -265,6 +265,45 @@ class ChatRequest:
     create_decoder: DecoderFactory
 
 
+class RequestParameters:
+    """The parameters of one request, without those that its model does not support."""
+
+    def __init__(
+        self, rules: ParameterRules, known: list[UnsupportedParameter], model: str
+    ) -> None:
+        """``known`` is what other requests have learned about ``model``, and is extended."""
+        self._rules = rules
+        self._known = known
+        self._model = model
+        self._omitted: list[UnsupportedParameter] = []
+
+    def apply(self, body: dict[str, Any]) -> None:
+        """Remove from ``body`` the parameters that are known to be unsupported."""
+        for parameter in self._known:
+            if parameter.is_in(body) and not self._rules.is_required(parameter, body):
+                self._rules.remove(body, parameter, self._known)
+
+    def learn(self, error: ProviderError, body: dict[str, Any]) -> bool:
+        """Remove from ``body`` what ``error`` reports; return whether to send it again."""
+        parameter = self._rules.find(error, body)
+        # A parameter that returns under another name must not be replaced without end.
+        if parameter is None or parameter in self._omitted:
+            return False
+        if self._rules.is_required(parameter, body):
+            return False
+        self._omitted.append(parameter)
+        # Concurrent requests are refused too; all are sent again, and the first one warns.
+        is_new = parameter not in self._known
+        if is_new and parameter.is_lasting:
+            self._known.append(parameter)
+        self._rules.remove(body, parameter, self._known)
+        if parameter.is_in(body):
+            return False  # it cannot be removed
+        if is_new and not self._rules.is_silent(parameter, self._known):
+            warn(f"{self._model} does not support {parameter}; it is omitted from now on.")
+        return True
+
+
 class ParameterFallback:
     """Sends requests, and retries refused ones without unsupported parameters."""
 
@@ -288,6 +327,7 @@ class ParameterFallback:
                 parameters.extra_headers,
                 request.provider,
             )
+        supported = self.of_request(path, model, request.provider)
         schema_form = compile_schema(schema, request.dialect)
         body: dict[str, Any] = {}
         is_wrapped = False
@@ -304,18 +344,18 @@ class ParameterFallback:
             is_stated = request.dialect is JSON_OBJECT
             said = add_schema_to_prompt(messages, schema_form.schema) if is_stated else messages
             body, is_wrapped = request.build(said, parameters), schema_form.is_wrapped
-            self.apply(path, body, model)
+            supported.apply(body)
             return send()
 
         def unbound() -> Chunks:
             nonlocal body, is_wrapped
             said = add_schema_to_prompt(messages, schema)
             body, is_wrapped = request.build(said, replace(parameters, schema=None)), False
-            self.apply(path, body, model)
+            supported.apply(body)
             return send()
 
         def retry(error: ProviderError) -> Chunks | None:
-            return send() if self.learn(error, path, body, model, request.provider) else None
+            return send() if supported.learn(error, body) else None
 
         return self._schemas.stream_bound(
             (path, model), schema, bound if schema_form else None, unbound, retry
@@ -332,41 +372,20 @@ class ParameterFallback:
         provider: str,
     ) -> Chunks:
         """Return the chunks of the answer to ``POST body``."""
+        supported = self.of_request(path, model, provider)
 
         def first() -> Chunks:
-            self.apply(path, body, model)
+            supported.apply(body)
             return send(path, body, model, create_decoder, headers)
 
         def retry(error: ProviderError) -> Chunks | None:
-            if not self.learn(error, path, body, model, provider):
+            if not supported.learn(error, body):
                 return None
             return send(path, body, model, create_decoder, headers)
 
         return retry_unless_begun(first, retry)
 
-    def apply(self, path: str, body: dict[str, Any], model: str) -> None:
-        """Remove from ``body`` the parameters that ``model`` is known not to support."""
-        known = self._unsupported.get((path, model), [])
-        for parameter in known:
-            if parameter.is_in(body) and not self._rules.is_required(parameter, body):
-                self._rules.remove(body, parameter, known)
-
-    def learn(
-        self, error: ProviderError, path: str, body: dict[str, Any], model: str, provider: str
-    ) -> bool:
-        """Remove from ``body`` what ``error`` reports; return whether to send it again."""
-        parameter = self._rules.find(error, body)
+    def of_request(self, path: str, model: str, provider: str) -> RequestParameters:
+        """Return the parameters of a new request."""
         known = self._unsupported.setdefault((path, model), [])
-        if parameter is None or parameter in known:
-            return False
-        if self._rules.is_required(parameter, body):
-            return False
-        if parameter.is_lasting:
-            known.append(parameter)
-        self._rules.remove(body, parameter, known)
-        if parameter.is_in(body):
-            return False  # it cannot be removed
-        if not self._rules.is_silent(parameter, known):
-            msg = f"{provider}/{model} does not support {parameter}; it is omitted from now on."
-            warn(msg)
-        return True
+        return RequestParameters(self._rules, known, f"{provider}/{model}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -117,3 +118,91 @@ def test_a_list_without_end_ends() -> None:
     with serving(Endless()) as server:
         provider = create_provider("anthropic", base_url=server.url, api_key=KEY)
         assert asyncio.run(provider.list_models()) == ["a", "a"]
+
+
+def refusing_together(count: int, *refuses: str) -> FakeOpenAI:
+    """Return a server that refuses ``refuses`` when ``count`` requests have arrived."""
+
+    class Together(FakeOpenAI):
+        def __init__(self) -> None:
+            super().__init__(*refuses)
+            self.arrived = 0
+
+        def __call__(self, asked: Asked) -> Says:
+            self.arrived += 1
+            says = super().__call__(asked)
+            return replace(says, once=lambda: self.arrived >= count)
+
+        def images(self) -> Says:
+            return Says([b'{"data": [{"b64_json": "aGk="}]}'], content_type="application/json")
+
+        def chat(self, body: dict[str, Any]) -> Says:
+            return super().chat(body) if "messages" in body else self.images()
+
+    return Together()
+
+
+@pytest.mark.parametrize("count", [2, 8])
+def test_concurrent_requests_are_all_sent_again(count: int) -> None:
+    """Requests that were sent before the first refusal are repeated too, with one warning."""
+
+    async def run(provider: BaseModelProvider) -> None:
+        parameters = ModelParameters(temperature=0.5)
+        calls = [provider.generate_chat(HI, "gpt-test", parameters) for _ in range(count)]
+        assert all(answer.text for answer in await asyncio.gather(*calls))  # type: ignore[union-attr]
+
+    with serving(refusing_together(count, "temperature")) as server:
+        provider = create_provider("openai", base_url=server.url, api_key=KEY)
+        with pytest.warns(UserWarning, match="temperature") as warned:
+            asyncio.run(run(provider))
+        assert sent(server, "temperature") == [0.5] * count + [None] * count
+    assert len(warned) == 1
+
+
+def test_concurrent_requests_for_images_are_all_sent_again() -> None:
+    """The same holds for requests that are not streamed."""
+
+    async def run(provider: Any) -> None:
+        calls = [provider.generate_image("x", "gpt-test", quality="hd") for _ in range(3)]
+        assert await asyncio.gather(*calls) == [[b"hi"]] * 3
+
+    with serving(refusing_together(3, "quality")) as server:
+        provider = create_provider("openai", base_url=server.url, api_key=KEY)
+        with pytest.warns(UserWarning, match="quality") as warned:
+            asyncio.run(run(provider))
+        assert ["quality" in asked.json() for asked in server.asked] == [True] * 3 + [False] * 3
+    assert len(warned) == 1
+
+
+def test_concurrent_requests_exchange_the_names_of_a_limit_once() -> None:
+    """Each request tries both names of the limit at most, if the model accepts neither."""
+
+    async def run(provider: BaseModelProvider) -> None:
+        names = ({"max_tokens": 3}, {"extra_body": {"max_completion_tokens": 3}})
+        calls = [
+            provider.generate_chat(HI, "gpt-test", ModelParameters(**each))  # type: ignore[arg-type]
+            for each in (*names, *names)
+        ]
+        assert all(answer.text for answer in await asyncio.gather(*calls))  # type: ignore[union-attr]
+
+    with serving(refusing_together(4, "max_tokens", "max_completion_tokens")) as server:
+        provider = create_provider("openai", base_url=server.url, api_key=KEY)
+        with pytest.warns(UserWarning, match="omitted") as warned:
+            asyncio.run(run(provider))
+        assert len(server.asked) <= 3 * 4
+    assert len(warned) == 1
+
+
+def test_a_value_refused_by_both_names_of_a_limit_ends() -> None:
+    """A value that is refused by either name is not exchanged between them without end."""
+
+    def answers(asked: Asked) -> Says:
+        name = next(iter({"max_tokens", "max_completion_tokens"} & asked.json().keys()))
+        return openai_refusal("unsupported_value", "Unsupported value.", 400, name)
+
+    with serving(answers) as server:
+        provider = create_provider("openai", base_url=server.url, api_key=KEY)
+        for _ in range(2):
+            with pytest.raises(errors.ProviderError, match="Unsupported value"):
+                ask(provider, max_tokens=3)
+        assert len(server.asked) <= 6
