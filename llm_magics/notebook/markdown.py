@@ -18,11 +18,17 @@ from typing import TYPE_CHECKING, Any
 from llm_magics._util import typesetting
 from llm_magics._util.text import display_name, replace_lone_surrogates, strip_controls
 from llm_magics.notebook import styles
-from llm_magics.notebook.markdown_rules import align_tables, mark_tasks
+from llm_magics.notebook.markdown_rules import (
+    align_tables,
+    mark_tasks,
+    parse_displayed_formula,
+    parse_inline_formula,
+)
 from llm_magics.secrets import scrub
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
+    from markdown_it.ruler import RuleOptionsType
     from markdown_it.token import Token
     from pygments.lexer import Lexer
 
@@ -175,7 +181,6 @@ def escape_html(text: str) -> str:
 def _renderer() -> MarkdownIt:
     from markdown_it import MarkdownIt
     from mdit_py_plugins.dollarmath import dollarmath_plugin
-    from mdit_py_plugins.texmath import texmath_plugin
 
     # Models start a new line where they want one, so single line breaks are kept.
     renderer = MarkdownIt("commonmark", {"html": False, "breaks": True})
@@ -189,7 +194,9 @@ def _renderer() -> MarkdownIt:
     dollarmath_plugin(
         renderer, allow_labels=False, allow_space=False, allow_digits=False, double_inline=True
     )
-    texmath_plugin(renderer, delimiters="brackets")
+    renderer.inline.ruler.before("escape", "bracket_formula", parse_inline_formula)
+    ends: RuleOptionsType = {"alt": ["paragraph", "blockquote", "list"]}
+    renderer.block.ruler.before("fence", "bracket_formula", parse_displayed_formula, ends)
     for kind in ("math_inline", "math_inline_double", "math_block"):
         renderer.add_render_rule(kind, _formula)
     return renderer

@@ -1,4 +1,4 @@
-"""Rules of the Markdown renderer: task lists, and the alignment of table columns."""
+"""Rules of the Markdown renderer: task lists, alignment of table columns, and TeX in brackets."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from markdown_it.rules_block import StateBlock
     from markdown_it.rules_core import StateCore
+    from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
 
@@ -73,3 +75,48 @@ def _align_table(tokens: Sequence[Token]) -> None:
 def _is_numeric(texts: Sequence[str]) -> bool:
     values = [text for text in (text.strip(" *`") for text in texts) if text not in _NO_VALUE]
     return bool(values) and all(_NUMBER.fullmatch(text) for text in values)
+
+
+# The closing bracket of a formula is looked for so far, so that a hostile text takes linear time.
+_MAX_FORMULA_CHARS, _MAX_FORMULA_LINES = 4_000, 200
+
+_CLOSING = {r"\(": r"\)", r"\[": r"\]"}
+
+
+def parse_inline_formula(state: StateInline, silent: bool) -> bool:
+    r"""Read ``\(x\)`` and ``\[x\]`` in a paragraph as a formula in the line and a displayed one."""
+    opening, start = state.src[state.pos : state.pos + 2], state.pos + 2
+    closing = _CLOSING.get(opening)
+    end = state.src.find(closing, start, start + _MAX_FORMULA_CHARS) if closing else -1
+    if end < 0 or not state.src[start:end].strip():
+        return False
+    if not silent:
+        kind = "math_inline" if opening == r"\(" else "math_inline_double"
+        state.push(kind, "math", 0).content = state.src[start:end]
+    state.pos = end + 2
+    return True
+
+
+def parse_displayed_formula(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    r"""Read ``\[x\]`` on lines of its own as a displayed formula."""
+    if state.is_code_block(start) or not _line(state, start).startswith(r"\["):
+        return False
+    for line in range(start, min(end, start + _MAX_FORMULA_LINES)):
+        if state.sCount[line] < state.blkIndent and not state.isEmpty(line):
+            return False  # the list item, or the like, ends here
+        _, closing, rest = _line(state, line)[2 * (line == start) :].partition(r"\]")
+        if not closing:
+            continue
+        content = state.getLines(start, line + 1, state.blkIndent, False).strip()[2:-2]
+        if rest.strip() or not content.strip():
+            return False  # it is a part of a paragraph
+        if not silent:
+            token = state.push("math_block", "math", 0)
+            token.block, token.content, token.map = True, content, [start, line + 1]
+            state.line = line + 1
+        return True
+    return False
+
+
+def _line(state: StateBlock, line: int) -> str:
+    return state.src[state.bMarks[line] + state.tShift[line] : state.eMarks[line]]

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from llm_magics._util import typesetting
 from llm_magics.notebook import markdown
 from llm_magics.notebook.markdown import highlight
+from tests.support.growth import growth
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
 from tests.support.prepared_python import run_prepared
@@ -197,11 +198,32 @@ def test_control_characters_are_taken_out() -> None:
         ("\\(a_1 < b_2\\)", '<span class="mathjax_process">$a_1 &lt; b_2$</span>'),
         ("\\[\nx_1\n\\]", '<div class="mathjax_process">$$x_1$$</div>'),
         ("\\(a $ b\\)", "$a \\$ b$"),
+        ("so\n\\[x_1\\]\nis", '<div class="mathjax_process">$$x_1$$</div>'),
+        ("- so\n  \\[\n  x_1\n\n  \\]\n- b", '<div class="mathjax_process">$$x_1$$</div>'),
+        ("> \\[\n> x_1\n> \\]", '<div class="mathjax_process">$$x_1$$</div>'),
     ],
 )
 def test_formulas_reach_the_frontend_as_they_were_written(text: str, shown: str) -> None:
     """Underscores and stars in them are no emphasis; either pair of delimiters will do."""
     assert shown in markdown.render_answer(text)
+
+
+@pytest.mark.parametrize("after", [" (1)", " (only if x > 0)", ".", " where *x* is the speed"])
+def test_no_text_after_a_displayed_formula_is_lost(after: str) -> None:
+    """The formula is typeset too."""
+    rendered = markdown.render_answer(f"\\[E = mc^2\\]{after}\n\nThe end.")
+    assert '<div class="mathjax_process">$$E = mc^2$$</div>' in rendered
+    assert after.strip(" *").split("*")[0].replace(">", "&gt;") in rendered
+    assert "The end." in rendered
+
+
+def test_brackets_without_an_end_are_text_and_read_in_linear_time() -> None:
+    """As many steps as brackets, in a line and on lines of their own."""
+    assert "[x" in markdown.render_answer("a \\[x")
+    assert "[" in markdown.render_answer("\\[\n\nx")
+    assert "]" in markdown.render_answer("\\[ \\]")
+    for opening in ("\\(", "\\[ ", "\\[\n", "\\[\n\n"):
+        assert growth(lambda size, each=opening: markdown.render_answer(each * size), 500) < 8
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
