@@ -173,12 +173,24 @@ def call_magics(lines: list[str]) -> list[str]:
     first = next((line for line in lines if line.strip()), "")
     if first.startswith("%%"):  # its body is not Python, or is transformed when it is run
         return lines
-    called = {number: call for number, line in enumerate(lines) if (call := _call(line))}
-    starts = _starts_of_statements(lines) if called else set()
-    return [
-        called[number] if number in called and number in starts else line
-        for number, line in enumerate(lines)
-    ]
+    lines = list(lines)
+    called: dict[int, list[str]] = {}
+    for number in range(len(lines)):
+        parts = _continued(lines, number)
+        if call := _call(" ".join(parts)):
+            called[number] = [call, *["\n"] * (len(parts) - 1)]  # later lines keep their numbers
+    for number in _starts_of_statements(lines) & called.keys() if called else ():
+        lines[number : number + len(called[number])] = called[number]
+    return lines
+
+
+def _continued(lines: list[str], number: int) -> list[str]:
+    """Return a line and those that continue it after a backslash, without line ends."""
+    parts = [lines[number].rstrip("\n")]
+    while parts[-1].endswith("\\") and number + len(parts) < len(lines):
+        parts[-1] = parts[-1][:-1].rstrip()
+        parts.append(lines[number + len(parts)].strip())
+    return parts
 
 
 # Do not run this transformer to check whether the input in a terminal is complete.

@@ -410,13 +410,15 @@ def _create_measurement_parser(magic: str, about: str) -> OptionParser:
 
 
 def parse_setting_value(value: str) -> Any:
-    """Parse ``none`` as ``None``, a list as YAML, and anything else as text without quotes."""
+    """Parse ``none`` as ``None``, a list as YAML, and anything else as text without quotes around it."""
     from llm_magics._util.filesystem import load_yaml
 
     if value.lower() in ("none", "null"):
         return None
     if not value.startswith("["):
-        return value.strip("\"'")
+        inner, quote = value[1:-1], value[:1]
+        is_quoted = len(value) > 1 and quote in "\"'" and value[-1] == quote and quote not in inner
+        return inner if is_quoted else value
     try:
         return load_yaml(value)
     except ValueError:

@@ -50,6 +50,7 @@ def run(shell: InteractiveShell, cell: str) -> Any:
         "if True:\n    %llm ask Why is the sky blue?",
         "answer = %llm ask Why is the sky blue?",
         "answers['x'] = %llm ask Why is the sky blue?",
+        "%llm ask Why is \\\n  the sky \\\n blue?\nanswers['y'] = 1",
     ],
 )
 def test_a_question_is_asked(

@@ -45,8 +45,19 @@ def test_history_takes_words_and_queries(asked: InteractiveShell) -> None:
     assert prompts(asked, "SELECT prompt FROM runs WHERE answer LIKE 'A%' LIMIT 1")
     run = lm.history(search="sky")["id"].iloc[0]
     assert prompts(asked, run) == ["Why is the sky blue?"]
+    assert prompts(asked, "where prompt like 'Why%'") == ["Why is the sky blue?"]
+    assert prompts(asked, "order by prompt limit 1") == ["A refund, please"]
     with pytest.raises(HistoryError):
         prompts(asked, "WHERE nonsense")
+
+
+@pytest.mark.parametrize(
+    "words", ["where is my parcel", "order status", "with love", "select two of them"]
+)
+def test_words_of_sql_are_words(asked: InteractiveShell, words: str) -> None:
+    """A search begins like a query, but has none of its signs."""
+    lm.ask(f"{words}, please")
+    assert prompts(asked, words) == [f"{words}, please"]
 
 
 def test_history_forgets(asked: InteractiveShell) -> None:

@@ -323,3 +323,19 @@ def test_a_key_in_pieces_is_not_printed(size: int, capsys: pytest.CaptureFixture
         for start in range(0, len(answer), size):
             display.write(answer[start : start + size])
     assert capsys.readouterr().out == f"It is ****, not kkzz-held-off. k kk {key[:-1]}\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        ('Answer as "Bob"', 'Answer as "Bob"'),
+        ('"Answer in French"', "Answer in French"),
+        ("'a' or 'b'", "'a' or 'b'"),
+        ('"', '"'),
+        ("''", ""),
+        ("the dogs'", "the dogs'"),
+    ],
+)
+def test_only_quotes_around_a_setting_are_removed(written: str, value: str) -> None:
+    """Quotes inside the text, or on one side, are parts of it."""
+    assert parse_setting_value(written) == value

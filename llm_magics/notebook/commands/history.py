@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,16 @@ from llm_magics.notebook.parsers import OptionParser
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from pandas import DataFrame
+
+# Queries, in capitals or with the signs of SQL: "where is my parcel" and "with love" are words.
+_SELECT = re.compile(
+    r"(?:SELECT|WITH)\b|(?i:select\s.*\bfrom\b|with\s+(?:recursive\s+)?\w+.*\bas\s*\()", re.DOTALL
+)
+_CONDITION = re.compile(
+    r"(?:WHERE|ORDER)\b|(?i:order\s+by\b|where\b.*(?:[=<>]|\b(?:like|match|glob|between)\b"
+    r"|\bin\s*\(|\bis\s+(?:not\s+)?null\b))",
+    re.DOTALL,
+)
 
 
 @command("runs")
@@ -46,10 +57,9 @@ def _find_runs(query: str, limit: int | None = 1_000) -> DataFrame:
     from llm_magics.past_runs import history as found
     from llm_magics.runtime.history.entries import is_id
 
-    word = query.partition(" ")[0].upper()
-    if word in ("SELECT", "WITH"):
+    if _SELECT.match(query):
         return found(sql=query)
-    if word in ("", "WHERE", "ORDER"):
+    if not query or _CONDITION.match(query):
         return found(query, limit=limit)
     if is_id(query):
         return found(f"WHERE id = '{query}'")

@@ -73,12 +73,21 @@ def find_runs(path: Path, where: str, search: str | None, limit: int | None) -> 
         newest = "" if where.strip() else " ORDER BY run.time DESC LIMIT ?"
         source, values = _SEARCH.format(newest), [_as_query(search)]
         values += [-1 if limit is None else limit] if newest else []
-    order = "" if re.search(r"\border\s+by\b", where, re.IGNORECASE) else "ORDER BY time DESC"
-    rest = "" if re.search(r"\blimit\b", where, re.IGNORECASE) else "LIMIT ?"
+    clauses = _outer(where)
+    order = "" if re.search(r"\border\s+by\b", clauses, re.IGNORECASE) else "ORDER BY time DESC"
+    rest = "" if re.search(r"\blimit\b", clauses, re.IGNORECASE) else "LIMIT ?"
     values += [-1 if limit is None else limit] if rest else []
     with reading(path) as connection:
         query = f"SELECT * FROM {source} {where} {order} {rest}"  # noqa: S608 (the user's own query)
         return _frame(connection, query, values)
+
+
+def _outer(sql: str) -> str:
+    """Return ``sql`` without literals, quoted names, comments, and what is in parentheses."""
+    left = re.sub(r"'[^']*'|\"[^\"]*\"|--[^\n]*|/\*.*?\*/", " ", sql, flags=re.DOTALL)
+    while (shorter := re.sub(r"\([^()]*\)", " ", left)) != left:
+        left = shorter
+    return left
 
 
 # A subquery: the runs of the contents that match.

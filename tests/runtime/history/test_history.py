@@ -75,6 +75,12 @@ def test_where_selects_rows(stored: Path) -> None:
         "WHERE model LIKE 'echo/%' AND prompt > 'question 2' ORDER BY prompt LIMIT 1"
     )
     assert found["prompt"].tolist() == ["question 3"]
+    lm.ask("rate limit (order by date)")
+    lm.ask("rate limit (of late)")
+    found = lm.history("WHERE prompt LIKE '%rate limit%(o%'", limit=1)
+    assert found["prompt"].tolist() == ["rate limit (of late)"]
+    found = lm.history("WHERE id IN (SELECT id FROM runs ORDER BY time LIMIT 3)", limit=2)
+    assert found["prompt"].tolist() == ["question 2", "question 1"]
 
 
 @pytest.mark.parametrize(
