@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,15 @@ def test_cancelling_says_that_what_was_done_is_billed(
     assert shell.run_line_magic("llm", "jobs")["state"].tolist() == ["ended", "ended"]
     with pytest.raises(errors.JobError, match="has ended"):
         shell.run_line_magic("llm", "jobs cancel first")
+
+
+def test_a_job_that_was_just_submitted_is_not_dropped(ledger: Ledger) -> None:
+    """Its results are paid for; the caller has read its state too early."""
+    record = session.journal.job(add(ledger, "first"))
+    before = dataclasses.replace(record, state="prepared")
+    with pytest.raises(errors.JobError, match="just submitted"):
+        asyncio.run(control.cancel_job(session, before))
+    assert session.journal.job(record.id).state == "running"
 
 
 @pytest.mark.parametrize(

@@ -109,9 +109,12 @@ async def cancel_job(session: Session, record: JobRecord) -> str:
         if lock is None and folder.is_dir():
             msg = f"Another notebook is about to submit {record.id}."
             raise JobError(msg, hint="Interrupt it there, or cancel it in a moment.")
-        session.journal.drop(record.id, "Cancelled before it was submitted.")
+        is_dropped = session.journal.drop_prepared(record.id, "Cancelled before it was submitted.")
         if lock is not None:
             lock.release()
+        if not is_dropped:
+            msg = f"Another notebook has just submitted {record.id}."
+            raise JobError(msg, hint="Cancel it again, at its service.")
         return f"Cancelled {record.id} before it was submitted."
     if record.is_active:
         msg = f"It is not known yet whether {record.provider} has {record.id}."

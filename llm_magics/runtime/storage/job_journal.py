@@ -333,6 +333,12 @@ class Journal:
         """Record that the service does not have the job. Its requests can be submitted again."""
         self._update(job_id, state="dropped", message=message)
 
+    def drop_prepared(self, job_id: str, message: str) -> bool:
+        """Record that a job will not be submitted; return whether it was not submitted before."""
+        with self._writing() as connection:
+            query = "UPDATE jobs SET state = 'dropped', message = ? WHERE id = ? AND state = 'prepared'"
+            return connection.execute(query, (message, job_id)).rowcount > 0
+
     def forget(self, job_id: str) -> None:
         """Delete a job from the journal. Its requests can be submitted again."""
         with self._writing() as connection:
