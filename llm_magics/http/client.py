@@ -397,7 +397,12 @@ def _encode_body(
         return nullcontext({"headers": headers})
     if isinstance(body, Form | StreamBody):
         return open_body(body, headers)
-    text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    try:
+        text = json.dumps(body, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+    except (TypeError, ValueError) as error:
+        msg = f"The request contains a value that JSON cannot express ({reason_of(error)})."
+        hint = "Check extra_body, and the other parameters of the call."
+        raise ConfigurationError(msg, hint=hint) from None
     try:
         content = text.encode()
     except UnicodeEncodeError:

@@ -29,6 +29,9 @@ _UNKNOWN_LIFETIME_S = 60.0
 # How long to use a token that is still valid after an early refresh has failed.
 _RETRY_REFRESH_S = 30.0
 
+# A token whose lifetime is unknown is masked in texts for this time after it was replaced.
+_MASKED_S = 3600.0
+
 # A token that replaced a rejected one is not replaced again within this time, because the service
 # then rejects the identity.
 _REPLACEMENT_S = 60.0
@@ -184,10 +187,15 @@ class TokenSource:
 
     def _forget_expired(self, replaced: Token) -> None:
         """Stop masking tokens that have expired, so that a long session does not collect them."""
-        known = [each for each in (*self._former, replaced) if each.expires_at is not None]
+        if replaced.expires_at is None:
+            replaced = Token(replaced.value, self.clock() + _MASKED_S)
+        known = [*self._former, replaced]
         self._former = [each for each in known if self._is_valid(each)]
+        masked = {each.value for each in self._former}
+        if self._entry is not None:
+            masked.add(self._entry.token.value)
         for each in known:
-            if each not in self._former:
+            if each.value not in masked:
                 forget_secret(each.value.reveal())
 
 

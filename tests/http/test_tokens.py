@@ -207,6 +207,31 @@ def test_expired_tokens_are_forgotten() -> None:
     assert last not in scrub(f"Bearer {last}")
 
 
+def test_replaced_tokens_without_a_lifetime_are_forgotten() -> None:
+    """After an hour; the current one is masked however old it is."""
+    count, now = 0, 0.0
+
+    async def fetch(is_rejected: bool) -> Token:
+        nonlocal count
+        count += 1
+        return Token(Secret(f"token-without-lifetime-{max(1, count - 300)}"))
+
+    source = TokenSource(fetch=fetch, clock=lambda: now)
+
+    async def ask(minutes: int) -> None:
+        nonlocal now
+        for _ in range(minutes):
+            await source.token()
+            now += 61
+
+    asyncio.run(ask(300))
+    assert scrub("token-without-lifetime-1") != "token-without-lifetime-1"
+    asyncio.run(ask(300))
+    masked = [n for n in range(1, 301) if f"token-without-lifetime-{n}" in secrets._secrets]
+    assert masked == list(range(masked[0], 301))
+    assert 55 < len(masked) < 65
+
+
 def test_a_source_shows_no_token() -> None:
     """The ``repr`` of a source and of a token have none."""
     fetches = Fetches()

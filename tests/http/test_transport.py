@@ -272,6 +272,17 @@ def test_a_server_that_accepts_nothing_is_named() -> None:
         chatted(f"http://127.0.0.1:{port}", idle_s=0.2, prompt="x" * 16_000_000)
 
 
+@pytest.mark.parametrize("value", [{1, 2}, float("nan"), 1j])
+def test_a_value_that_json_cannot_express_is_refused(value: object) -> None:
+    """Before anything is sent, and the call is not repeated."""
+    with serving(as_json({})) as server:
+        lab = {"type": "openai", "base_url": server.url, "api_key": "k"}
+        lm.config.providers = {"lab": lab}
+        with pytest.raises(errors.ConfigurationError, match="JSON cannot express"):
+            lm.ask("hi", model="lab/m", extra_body={"x": value})
+    assert not server.asked
+
+
 def test_the_whole_answer_has_a_bound_too() -> None:
     """A service that drips for ever is left after ``total_s``, and sees it."""
     drip = [chat_event("a")] * 200

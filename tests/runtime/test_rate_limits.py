@@ -79,6 +79,29 @@ def test_a_place_given_and_left_in_the_same_moment() -> None:
     asyncio.run(play())
 
 
+def test_all_cancelled_in_the_same_moment() -> None:
+    """Those that wait are cancelled, also if the one that runs has left its place just then."""
+
+    async def hold(gate: AdaptiveSemaphore) -> None:
+        await gate.acquire()
+        try:
+            await asyncio.sleep(60)
+        finally:
+            gate.release()
+
+    async def play() -> None:
+        gate = AdaptiveSemaphore(1)
+        tasks = [asyncio.create_task(hold(gate)) for _ in range(3)]
+        await asyncio.sleep(0)
+        for task in tasks:
+            task.cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [type(each) for each in results] == [asyncio.CancelledError] * 3
+        assert gate.running == 0
+
+    asyncio.run(play())
+
+
 def test_a_refusal_halves_and_answers_raise_again() -> None:
     """One burst of refusals counts once; from eight to four, and back by one a round."""
 

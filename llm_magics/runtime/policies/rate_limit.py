@@ -86,7 +86,7 @@ class AdaptiveSemaphore:
         except asyncio.CancelledError:
             if future.done() and not future.cancelled():  # admitted and cancelled at the same time
                 self.release()
-            else:
+            elif future in self._waiting:  # not if a place was released in the same turn
                 self._waiting.remove(future)
             raise
 
