@@ -98,7 +98,7 @@ def locked(path: Path, timeout_s: float = 10.0) -> Iterator[bool]:
 
 
 class FileLock:
-    """An advisory lock on a folder, which ends at the latest with its process."""
+    """An advisory lock on a folder or a file, which ends at the latest with its process."""
 
     def __init__(self, handle: int) -> None:
         self._handle = handle
@@ -114,6 +114,25 @@ class FileLock:
         handle = _lock_file(folder / "lock")
         if handle is None:
             raise FileNotFoundError(folder)
+        return cls._try(handle)
+
+    @classmethod
+    def try_acquire_file(cls, path: Path, timeout_s: float) -> FileLock | None:
+        """
+        Return the lock on the file ``path``; ``None`` if another process or thread holds it.
+
+        It waits up to ``timeout_s``, because others hold the lock for a moment to look for it.
+
+        On Windows, where a locked file could not be read, it is on the file ``<path>.lock``.
+
+        Raises:
+            OSError: the file system has no locks, or the file does not exist.
+        """
+        handle = _open_to_lock(path)
+        return cls(handle) if _acquire(handle, timeout_s) else cls._try(handle)
+
+    @classmethod
+    def _try(cls, handle: int) -> FileLock | None:
         try:
             _lock(handle)
         except OSError as error:
@@ -155,6 +174,9 @@ if sys.platform == "win32":
         except OSError:
             return None
 
+    def _open_to_lock(path: Path) -> int:
+        return os.open(path.with_name(f"{path.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+
     def _lock(lock: int) -> None:
         msvcrt.locking(lock, msvcrt.LK_NBLCK, 1)
 
@@ -170,6 +192,9 @@ else:
             return os.open(path.parent, os.O_RDONLY)
         except OSError:
             return None
+
+    def _open_to_lock(path: Path) -> int:
+        return os.open(path, os.O_RDWR)
 
     def _lock(lock: int) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

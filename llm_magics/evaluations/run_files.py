@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from llm_magics._util.filesystem import append_lines, atomic_write, display_path
+from llm_magics._util.filesystem import FileLock, append_lines, atomic_write, display_path
 from llm_magics._util.text import reason_of
 from llm_magics.errors import UsageError
 from llm_magics.evaluations.item_files import BadRecordError, parse_line
@@ -28,6 +28,8 @@ _VERSION = 1
 SUFFIX, PART_SUFFIX = ".jsonl", ".part.jsonl"
 # A longer first line is not a header.
 _MAX_HEADER = 10_000_000
+# How long a new journal waits for its lock, and others for the one that they look for.
+_LOCK_S, _LOOK_S = 1.0, 0.02
 
 Row = Mapping[str, Any]
 
@@ -126,21 +128,32 @@ class RunJournal:
     """
     The file of a run in progress.
 
-    A failure to write ends the journal, not the run: ``error`` has the reason.
+    A failure to write ends the journal, not the run: ``error`` has the reason. The file is locked
+    until it is closed or removed, or its process ends.
+
+    Attributes:
+        error: why rows could not be written.
+        is_empty: whether no row was added.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any], items: Iterable[Row]) -> None:
         """Create the file, with its header and items."""
         self._path = path
+        self._lock: FileLock | None = None
         self.error: OSError | None = None
+        self.is_empty = True
         lines = [_header({**about, "process": os.getpid()}, []), *_item_lines(items)]
         try:
             atomic_write(path, "".join(lines), is_private=True)
         except OSError as error:
             self.error = error
+        else:
+            with suppress(OSError):  # the file system may have no locks
+                self._lock = FileLock.try_acquire_file(path, _LOCK_S)
 
     def add(self, row: Row) -> None:
         """Append a row."""
+        self.is_empty = False
         if self.error is not None:
             return
         try:
@@ -148,7 +161,49 @@ class RunJournal:
         except OSError as error:
             self.error = error
 
+    def close(self) -> None:
+        """Release the file, which stays."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release()
+
     def remove(self) -> None:
         """Delete the file, whose rows are now in another one."""
         with suppress(OSError):
             self._path.unlink(missing_ok=True)
+        self.close()
+        remove_run(self._path)
+
+
+def remove_run(path: Path) -> None:
+    """Delete the file of a run, and that of its lock, if there is one."""
+    for each in (path, path.with_name(f"{path.name}.lock")):
+        with suppress(OSError):
+            each.unlink(missing_ok=True)
+
+
+def is_in_progress(path: Path, about: Mapping[str, Any]) -> bool:
+    """Return whether a process, or a thread of this one, adds rows to the file of a run."""
+    if not path.name.endswith(PART_SUFFIX):
+        return False
+    try:
+        lock = FileLock.try_acquire_file(path, _LOOK_S)
+    except OSError:  # the file system has no locks
+        return _is_running(about.get("process"))
+    if lock is not None:
+        lock.release()
+    return lock is None
+
+
+def _is_running(process: Any) -> bool:
+    if not isinstance(process, int) or process <= 0:
+        return False
+    if os.name == "nt":  # a signal of 0 would end a process there
+        return process == os.getpid()
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        return True
+    return True

@@ -7,7 +7,6 @@ there are more than 500, or when all together are larger than 1 GB.
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping
@@ -28,6 +27,7 @@ from llm_magics.evaluations.run_files import (
     SUFFIX,
     RunFile,
     RunJournal,
+    is_in_progress,
     read_run,
     write_run,
 )
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 _MAX_RUNS = 500
 _MAX_BYTES = 1_000_000_000
+_RUNNING = "not yet: it is running"
 
 _NOT_IN_NAME = re.compile(r"[^\w.-]+")
 _MAX_NAME = 60
@@ -114,28 +115,10 @@ def _headers() -> Iterator[tuple[Path, RunFile]]:
         with suppress(UsageError):
             run = read_run(path, only_header=True)
             if path.name.endswith(PART_SUFFIX):
-                about = {**run.about, "stopped": _why_incomplete(run.about)}
+                why = _RUNNING if is_in_progress(path, run.about) else "because its process ended"
+                about = {**run.about, "stopped": why}
                 run = RunFile(about=about, scores=run.scores, items=(), rows=())
             yield path, run
-
-
-def _why_incomplete(about: Mapping[str, Any]) -> str:
-    process = about.get("process")
-    if isinstance(process, int) and _is_running(process):
-        return "not yet: it is running"
-    return "because its process ended"
-
-
-def _is_running(process: int) -> bool:
-    if os.name == "nt" or process <= 0:  # a signal of 0 would end a process there
-        return process == os.getpid()
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True
 
 
 def list_evaluations() -> pd.DataFrame:
@@ -234,9 +217,18 @@ def find_previous(about: Mapping[Any, Any]) -> EvaluationResults:
 
 
 def find_incomplete(key: str) -> RunFile | None:
-    """Return the last run that did not end, of the same task, data and models; ``None`` if none."""
+    """
+    Return the last run that did not end, of the same task, data and models; ``None`` if none.
+
+    Raises:
+        UsageError: it is still running.
+    """
     for path, run in _headers():
         if run.about.get("key") == key:
+            if is_in_progress(path, run.about):
+                msg = "This evaluation is still running."
+                hint = "Wait until it ends, or interrupt it; without resume=True, all items are asked."
+                raise UsageError(msg, hint=hint)
             return read_run(path) if run.about.get("stopped") else None
     return None
 

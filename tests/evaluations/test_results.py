@@ -347,6 +347,27 @@ def test_a_killed_process_loses_only_the_answer_under_way(tmp_path: Path) -> Non
     assert runs["text"].tolist() == [f"text {n}" for n in range(5)]
 
 
+def test_a_run_in_progress_is_not_continued() -> None:
+    """Its answers would be paid twice; in the list it is running."""
+    rows = [{"id": f"i{n}", "text": f"text {n}"} for n in range(2)]
+    found: list[Any] = []
+
+    def task(row: Any) -> str:
+        if not found:
+            found.append(lm.list_evaluations()["stopped"].tolist())
+            try:
+                lm.evaluate(task, rows, resume=True)
+            except UsageError as error:
+                found.append(f"{error} {error.hint}")
+        return str(row.text)
+
+    assert len(lm.evaluate(task, rows, concurrency=1)) == 2
+    assert found[0] == ["not yet: it is running"]
+    assert "This evaluation is still running." in found[1]
+    assert "resume" in found[1]
+    assert lm.list_evaluations()["stopped"].tolist() == [None]
+
+
 def test_rows_are_stored_before_the_run_ends(tmp_path: Path) -> None:
     """A process that ends abruptly leaves what it has received."""
     folder = tmp_path / "killed"
