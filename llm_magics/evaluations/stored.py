@@ -29,6 +29,7 @@ from llm_magics.evaluations.run_files import (
     RunJournal,
     is_in_progress,
     read_run,
+    remove_run,
     write_run,
 )
 from llm_magics.host import warn
@@ -90,13 +91,27 @@ def store(run: RunFile, journal: RunJournal) -> None:
 
 
 def _prune(where: Path) -> None:
-    """Delete the oldest runs beyond the limits, but never the newest one."""
-    size = 0
-    for number, path in enumerate(_paths(where)):
+    """
+    Delete the oldest runs beyond the limits, but never the newest one, or one that is in progress.
+
+    Other files in the folder, such as saved results, data sets and baselines, are not touched.
+    """
+    sizes: dict[Path, int] = {}
+    for path in _paths(where):
         with suppress(OSError):
-            size += path.stat().st_size
-            if number and (number >= _MAX_RUNS or size > _MAX_BYTES):
-                path.unlink()
+            sizes[path] = path.stat().st_size
+    if len(sizes) <= _MAX_RUNS and sum(sizes.values()) <= _MAX_BYTES:
+        return
+    number = size = 0
+    for path, own in sizes.items():
+        with suppress(UsageError):
+            about = read_run(path, only_header=True).about
+            if path.name not in (f"{about.get('id')}{SUFFIX}", f"{about.get('id')}{PART_SUFFIX}"):
+                continue
+            number, size = number + 1, size + own
+            is_beyond = number > _MAX_RUNS or size > _MAX_BYTES
+            if number > 1 and is_beyond and not is_in_progress(path, about):
+                remove_run(path)
 
 
 def _paths(where: Path) -> list[Path]:

@@ -245,6 +245,27 @@ def test_old_runs_are_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert lm.list_evaluations()["name"].str.len().tolist() == [300]
 
 
+def test_only_stored_runs_are_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Other files in the folder stay, also saved results, and so does a run that is in progress."""
+    folder = tmp_path / "evaluations"
+    first = lm.evaluate("{{ text }}", rows_of(1), ECHO, name="first")
+    first.save(folder / "saved.jsonl")
+    EvaluationSet(rows_of(2)).save(folder / "data.jsonl")
+    (folder / "gate.baseline.jsonl").write_text('{"format": "llm_magics answers 1"}\n', "utf-8")
+    (folder / "old.part.jsonl").write_text("{}\n", "utf-8")
+    journal = stored.open_journal({**first.attrs, "id": "now", "name": "now"}, [])
+    assert journal is not None
+    others = {path.name for path in folder.iterdir()} - {f"{first.attrs['id']}.jsonl"}
+    for path in folder.iterdir():
+        os.utime(path, (0, 0))
+    for limit in ("_MAX_RUNS", "_MAX_BYTES"):
+        monkeypatch.setattr(stored, limit, 1)
+        last = lm.evaluate("{{ text }}", rows_of(1), ECHO, name="last")
+        left = {path.name for path in folder.iterdir()}
+        assert left == others | {f"{last.attrs['id']}.jsonl"}
+    journal.remove()
+
+
 def test_a_folder_that_cannot_be_written_does_not_stop_a_run(tmp_path: Path) -> None:
     """The results are returned, with a warning."""
     (tmp_path / "file").write_text("", "utf-8")
