@@ -132,8 +132,8 @@ def evaluate(  # noqa: PLR0913 (a public function)
     if dry_run:
         return run.plan()
     run.confirm()
-    run.start()
     try:
+        run.start()
         for operation in run.parts():
             run_sync(operation)
         for call in run.frame_calls:
@@ -178,8 +178,8 @@ async def aevaluate(  # noqa: PLR0913 (as for evaluate)
     )
     run = prepare(options, evaluate)
     run.confirm()
-    run.start()
     try:
+        run.start()
         for operation in run.parts():
             await run_async(operation)
         for call in run.frame_calls:

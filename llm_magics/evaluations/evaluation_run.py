@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -274,15 +275,18 @@ class EvaluationRun:
         self._is_ended = True
         results = self._create(self.record.answered, {**self.about, "stopped": why})
         if len(results):
-            add_scores(results, evaluation.rule_scorers(self.score))
-            self._store(results)
-        self._drop_journal()
+            try:
+                with suppress(KeyboardInterrupt):  # the user does not wait for the scores
+                    add_scores(results, evaluation.rule_scorers(self.score))
+            finally:
+                self._store(results)
+        self._close_journal()
         return results
 
     def end_early(self, error: BaseException) -> None:
         """Store the rows so far, and add them to an error that ends the run."""
         if self._is_ended or not len(self.record):
-            self._drop_journal()
+            self._close_journal()
             return
         partial = self.partial(f"by an error: {type(error).__name__}")
         vars(error)["partial"] = partial
@@ -314,12 +318,18 @@ class EvaluationRun:
 
     def _store(self, results: EvaluationResults) -> None:
         if self._journal is not None:
-            stored.store(results.to_file(), self._journal)
-            self._journal = None
+            try:
+                stored.store(results.to_file(), self._journal)
+            finally:
+                self._journal.close()
+                self._journal = None
 
-    def _drop_journal(self) -> None:
+    def _close_journal(self) -> None:
+        """Release the file of the rows so far, and delete it if it has none."""
         if self._journal is not None:
-            self._journal.remove()
+            if self._journal.is_empty:
+                self._journal.remove()
+            self._journal.close()
             self._journal = None
 
 

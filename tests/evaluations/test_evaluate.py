@@ -22,6 +22,7 @@ from llm_magics.errors import (
     TemplateError,
     UsageError,
 )
+from llm_magics.evaluations import stored
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.host import current_host
 from llm_magics.runtime.session import session
@@ -276,6 +277,50 @@ def test_an_interrupted_score_keeps_the_answers() -> None:
         lm.evaluate("{{ text }}", ROWS, ECHO, score=score, name="scored")
     assert caught.value.partial["text"].tolist() == ["one", "two", "four"]
     assert lm.load_evaluation("scored")["text"].tolist() == ["one", "two", "four"]
+
+
+def test_a_second_interrupt_while_scoring_keeps_the_answers() -> None:
+    """They are in the exception and stored without scores, and the run can be continued."""
+    asked, many = [], [{"id": number, "text": f"text {number}"} for number in range(4)]
+
+    def task(df: pd.DataFrame, **options: Any) -> Any:
+        asked.append(options["fresh"])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return df["text"]
+
+    def score(answer: str) -> float:
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return 1.0
+
+    with pytest.raises(Interrupted) as caught:
+        lm.evaluate(task, many, repeat=2, score=score, name="twice")
+    assert len(caught.value.partial) == 4
+    found = lm.load_evaluation("twice")
+    assert found["text"].tolist() == [f"text {number}" for number in range(4)]
+    assert found.attrs["stopped"]
+    runs = lm.evaluate(task, many, repeat=2, score=score, name="twice", resume=True)
+    assert (len(asked), runs["score_score"].tolist()) == (3, [1.0] * 8)
+
+
+def test_an_interrupt_while_storing_keeps_the_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file with the rows so far is not deleted before they are in another one."""
+    asked = []
+
+    def task(row: Any) -> str:
+        asked.append(row.id)
+        return str(row.text)
+
+    def write(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stored, "write_run", write)
+        with pytest.raises(KeyboardInterrupt):
+            lm.evaluate(task, ROWS, name="stored")
+    assert lm.list_evaluations()["stopped"].tolist() == ["because its process ended"]
+    assert len(lm.evaluate(task, ROWS, name="stored", resume=True)) == len(asked) == 3
 
 
 def test_aevaluate_does_not_block_the_loop() -> None:
