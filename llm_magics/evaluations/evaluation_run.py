@@ -20,7 +20,7 @@ from llm_magics.evaluations import stored
 from llm_magics.evaluations.datasets import EvaluationSet
 from llm_magics.evaluations.frame_calls import FrameCall
 from llm_magics.evaluations.record import EvaluationRecord
-from llm_magics.evaluations.results import EvaluationResults, add_scores
+from llm_magics.evaluations.results import WHILE_SCORING, EvaluationResults, add_scores
 from llm_magics.evaluations.run_files import RunJournal
 from llm_magics.evaluations.tasks import FunctionJob
 from llm_magics.host import current_host, warn
@@ -297,22 +297,27 @@ class EvaluationRun:
         """
         Return the results with their scores, and store them.
 
+        Without all scores, they are stored as stopped, so that the run can be continued.
+
         Raises:
             Interrupted: the user has interrupted the scoring; ``partial`` has all answers.
         """
-        self.record.warn_of_cut()
-        results = self._create(self.record.rows, self.about)
         try:
-            add_scores(results, self.score, yes=self.yes)
-        except KeyboardInterrupt:
+            self.record.warn_of_cut()
+            results = self._create(self.record.rows, self.about)
+            try:
+                add_scores(results, self.score, yes=self.yes)
+            except BaseException as error:  # the answers are paid
+                results.attrs["stopped"] = WHILE_SCORING
+                self._store(results)
+                if not isinstance(error, KeyboardInterrupt):
+                    raise
+                msg = f"Stopped while scoring; all {len(results):,} answers are complete."
+                hint = f"{PARTIAL_HINT}; score them with .scored(…). {_RESUME_HINT}"
+                raise Interrupted(msg, hint=hint, partial=results) from None
             self._store(results)
-            msg = f"Stopped while scoring; all {len(results):,} answers are complete."
-            hint = f"{PARTIAL_HINT}; score them with .scored(…)"
-            raise Interrupted(msg, hint=hint, partial=results) from None
-        except BaseException:  # the answers are paid
-            self._store(results)
-            raise
-        self._store(results)
+        finally:
+            self._close_journal()
         _warn_of_errors(results)
         return results
 

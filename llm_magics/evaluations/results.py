@@ -23,6 +23,8 @@ from llm_magics.evaluations.run_files import RunFile, read_run, write_run
 
 # Attributes of a run that its rows give again.
 _WITHOUT = ("warm_up",)
+# Why a run with all answers is incomplete.
+WHILE_SCORING = "while scoring"
 # The first columns, before the scores.
 _FIRST = (ITEM_COLUMN, MODEL_COLUMN, "repeat", "prompt", "expected", CLUSTER_COLUMN, "text")
 
@@ -185,6 +187,8 @@ class EvaluationResults(Measurements):
         scored = self.copy()
         scored.attrs["scores"] = {**self.attrs.get("scores", {}), **score_digests(score)}
         add_scores(scored, score, expected, yes=yes)
+        if scored.attrs.get("stopped") == WHILE_SCORING:
+            del scored.attrs["stopped"]
         return scored
 
     def save(self, path: str | Path) -> None:

@@ -323,6 +323,32 @@ def test_an_interrupt_while_storing_keeps_the_answers(monkeypatch: pytest.Monkey
     assert len(lm.evaluate(task, ROWS, name="stored", resume=True)) == len(asked) == 3
 
 
+def test_a_run_that_was_stopped_while_scoring_is_only_scored() -> None:
+    """It is not the previous run of another one, and its answers are not asked again."""
+    asked: list[str] = []
+    data = lm.EvaluationSet(ROWS)
+
+    def task(row: Any) -> str:
+        asked.append(row.id)
+        return str(row.text)
+
+    def interrupt(answer: str) -> float:
+        raise KeyboardInterrupt
+
+    first = lm.evaluate(task, data, score=len, name="scored")
+    with pytest.raises(Interrupted, match="all 3 answers are complete") as caught:
+        lm.evaluate(task, data, score=interrupt, name="scored")
+    assert "resume=True" in str(caught.value.hint)
+    assert caught.value.partial.attrs["stopped"] == "while scoring"
+    assert "stopped" not in caught.value.partial.scored(len).attrs
+    assert lm.list_evaluations()["stopped"].tolist()[0] == "while scoring"
+    asked.clear()
+    runs = lm.evaluate(task, data, score=len, name="scored", resume=True)
+    assert asked == []
+    assert "stopped" not in runs.attrs
+    assert stored.find_previous(runs.attrs).attrs["id"] == first.attrs["id"]
+
+
 def test_aevaluate_does_not_block_the_loop() -> None:
     """For prompts and for functions."""
 
