@@ -18,6 +18,7 @@ from llm_magics.evaluations.frame_calls import FrameCall, frame_calls
 from llm_magics.evaluations.items import digest_of
 from llm_magics.evaluations.tasks import PromptTask, Requests, Task, parse_task
 from llm_magics.host import current_host
+from llm_magics.runtime.prompts.prompt import PARAMETER_SETTINGS
 from llm_magics.runtime.session import session
 
 _EXPECTED_HINT = (
@@ -128,7 +129,13 @@ def _describe(
     short = {**session.config.aliases, **session.config.routes}
     models = [[name, repr(short.get(name))] for name in requests.models]
     default = str(session.config.model)  # which a function may ask
-    key = [about["digest"], digests, models, default, requests.repeat, settings]
+    own = task.own_settings(options.system, options.parameters)
+    shared = {
+        name: repr(session.config.get(name))
+        for name in ("system", *PARAMETER_SETTINGS)
+        if name not in own
+    }
+    key = [about["digest"], digests, models, default, requests.repeat, settings, shared]
     return {
         "name": str(name),
         "id": stored.create_id(str(name), stored.utc_now()),

@@ -116,6 +116,12 @@ class PromptTask:
         digest = digest_of([self.text, *([self.file.digest] if self.file else [])])
         return {"kind": kind, "name": self.name, "text": self.text, "digest": digest}
 
+    def own_settings(self, system: str | None, parameters: Mapping[str, Any]) -> set[str]:
+        """Return the names of the settings that the caller or the file replaces."""
+        file = self.file or prompt_files.PromptFile(text=self.text)
+        has_system = (system if file.system is None else file.system) is not None
+        return {*parameters, *file.parameters, *(["system"] if has_system else [])}
+
     def models(self, models: Sequence[str] | None) -> list[str]:
         """Return the models to ask: those of the caller, the one of the file, or the setting."""
         own = self.file.model if self.file else None
@@ -196,6 +202,10 @@ class FunctionTask:
         code = source_of(self.function)
         digest = function_digest(self.function)
         return {"kind": kind, "name": self.name, "text": code, "digest": digest}
+
+    def own_settings(self, system: str | None, parameters: Mapping[str, Any]) -> set[str]:
+        """Return no names, because a function may send requests without these arguments."""
+        return set()
 
     def models(self, models: Sequence[str] | None) -> list[str]:
         """

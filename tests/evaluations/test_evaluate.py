@@ -437,6 +437,38 @@ def test_a_run_is_not_continued_with_another_model(setting: dict[str, Any]) -> N
     assert asked[3:] == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize(
+    ("setting", "own", "is_continued"),
+    [
+        ({"system": "Be brief."}, {}, False),
+        ({"temperature": 0.5}, {}, False),
+        ({"max_tokens": 7}, {}, False),
+        ({"stop": ["x"]}, {}, False),
+        ({"system": "Be brief."}, {"system": "Be kind."}, True),
+        ({"temperature": 0.5}, {"temperature": 0.1}, True),
+    ],
+)
+@pytest.mark.parametrize(
+    "task", ["{{ text }}", lambda row, **_: lm.ask(row.text, model=ECHO).text]
+)
+def test_a_run_is_not_continued_with_other_settings(
+    task: Any, setting: dict[str, Any], own: dict[str, Any], is_continued: bool
+) -> None:
+    """The defaults of the session count, unless the call or the prompt file has its own values."""
+
+    def interrupt(answer: str) -> float:
+        raise KeyboardInterrupt
+
+    models = ECHO if isinstance(task, str) else None
+    with pytest.raises(Interrupted):
+        lm.evaluate(task, ROWS, models, score=interrupt, **own)
+    for name, value in setting.items():
+        setattr(lm.config, name, value)
+    plan = lm.evaluate(task, ROWS, models, resume=True, dry_run=True, **own)
+    # a function may pass its own arguments on or not
+    assert plan.done == (3 if is_continued and models else 0)
+
+
 def test_resume_without_an_incomplete_run_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     """All items are asked."""
     notes: list[str] = []

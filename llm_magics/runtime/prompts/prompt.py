@@ -137,7 +137,7 @@ class Conversations:
 
 
 # The parameters that are settings too; all others are sent to the service unchanged.
-_SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
+PARAMETER_SETTINGS = ("temperature", "max_tokens", "top_p", "seed", "stop")
 # Parameters that are converted to each service's format.
 _SHARED = ("tool_choice", "reasoning", "extra_headers", "logprobs", "choices", "search", "tier")
 # Parameters of services that resemble misspelled parameters of this package.
@@ -284,7 +284,7 @@ class PromptParameters:
         self.tools = tuple(create_tool(each) for each in _as_list(prompt.tools))
         self._prompt = prompt
         self._own = _set_parameters(prompt.parameters)
-        self._settings = {name: config.get(name) for name in _SETTINGS}
+        self._settings = {name: config.get(name) for name in PARAMETER_SETTINGS}
         self._merged: tuple[Mapping[str, Any], ModelParameters] | None = None
 
     def are_of(self, prompt: Prompt) -> bool:
@@ -349,7 +349,7 @@ def _check_parameter(name: str) -> None:
     if name in _ELSEWHERE:
         msg = f"Unknown parameter: {name}."
         raise UsageError(msg, hint=_ELSEWHERE[name])
-    meant = get_close_matches(name, (*_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
+    meant = get_close_matches(name, (*PARAMETER_SETTINGS, *_SHARED, *_ARGUMENTS), n=1, cutoff=0.75)
     if meant:
         msg = f"Unknown parameter: {name}."
         raise UsageError(msg, hint=f"Did you mean {meant[0]}?")
