@@ -199,8 +199,7 @@ class EvaluationRun:
     def start(self) -> None:
         """Announce the run, and begin to store its rows."""
         current_host().report(f"Evaluating {self.size}.")
-        items = [item.record for item in self.data]
-        self._journal = stored.open_journal(self.about, items)
+        self._journal = stored.open_journal(self.about, self.data)
         for row in self.record.rows:  # of the run that is continued
             self._pass_on(row)
 

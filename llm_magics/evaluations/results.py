@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,9 @@ class EvaluationResults(Measurements):
     ``models`` and ``parameters``; ``stopped`` if it is incomplete.
     """
 
-    _metadata = ["_preferred", "_set"]  # noqa: RUF012 (pandas expects a list)
+    _metadata = ["_preferred", "_set", "_stored_digests"]  # noqa: RUF012 (pandas expects a list)
     _set: EvaluationSet | None = None
+    _stored_digests: Mapping[str, str] | None = None  # before keys were masked in the file
 
     @property
     def _constructor(self) -> Callable[..., EvaluationResults]:
@@ -116,8 +117,10 @@ class EvaluationResults(Measurements):
 
     def _digests(self) -> dict[str, str]:
         """Return the digests of the items in the rows, by id."""
-        asked = set(self[ITEM_COLUMN])
-        return {item.id: item.digest for item in self.data if item.id in asked}
+        asked, known = set(self[ITEM_COLUMN]), self._stored_digests or {}
+        return {
+            item.id: known.get(item.id) or item.digest for item in self.data if item.id in asked
+        }
 
     def item_scores(self, by: str | None = None) -> pd.DataFrame:
         """
@@ -198,7 +201,7 @@ class EvaluationResults(Measurements):
         Only the user can read the file.
 
         Raises:
-            UsageError: it cannot be written.
+            UsageError: it cannot be written, or a column has values that JSON cannot store.
         """
         try:
             write_run(Path(path), self.to_file())
@@ -213,6 +216,8 @@ class EvaluationResults(Measurements):
             about=about,
             scores=self._mean_scores(),
             items=[item.record for item in self.data],
+            digests={item.id: item.digest for item in self.data}
+            | dict(self._stored_digests or {}),
             rows=pd.DataFrame(self).to_dict("records"),  # type: ignore[arg-type]
         )
 
@@ -252,7 +257,9 @@ class EvaluationResults(Measurements):
         if not known or any(str(row.get("item")) not in known for row in run.rows):
             msg = "The file of the evaluation is damaged: items of its answers are missing."
             raise UsageError(msg, hint="Run the evaluation again.")
-        return cls.of_rows(run.rows, run.about, EvaluationSet(list(run.items)))
+        results = cls.of_rows(run.rows, run.about, EvaluationSet(list(run.items)))
+        results._stored_digests = run.digests
+        return results
 
     @classmethod
     def of_rows(cls, rows: Any, about: Any, data: EvaluationSet) -> EvaluationResults:

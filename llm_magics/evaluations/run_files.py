@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from llm_magics._util.filesystem import FileLock, append_lines, atomic_write, di
 from llm_magics._util.text import reason_of
 from llm_magics.errors import UsageError
 from llm_magics.evaluations.item_files import BadRecordError, parse_line
-from llm_magics.evaluations.items import canonical_value
+from llm_magics.evaluations.items import Item, canonical_value
 from llm_magics.secrets import scrub
 
 # The first name in the header, and the version of the format.
@@ -43,12 +43,15 @@ class RunFile:
         about: the attributes of the run, as JSON values.
         scores: the mean scores of each model.
         items: the records of the items.
+        digests: the digests of the items before keys were masked, by id; files of older versions
+            have none.
         rows: the rows of the answers.
     """
 
     about: Mapping[str, Any]
     scores: Sequence[Row]
     items: Sequence[Row]
+    digests: Mapping[str, str]
     rows: Sequence[Row]
 
 
@@ -58,9 +61,26 @@ def write_run(path: Path, run: RunFile) -> None:
 
     Raises:
         OSError: it cannot be written.
+        UsageError: a column or an attribute cannot be stored as JSON; the message names it.
     """
-    lines = [_header(run.about, run.scores), *_item_lines(run.items), *map(_row_line, run.rows)]
+    try:
+        header = _header(run.about, run.scores)
+        lines = [header, *_item_lines(run.items, run.digests), *map(_row_line, run.rows)]
+    except ValueError:
+        _check_values("The attribute", run.about, "Remove it from attrs.")
+        for row in run.rows:
+            _check_values("The column", row, "Save without it: runs.drop(columns=…).save(…)")
+        raise
     atomic_write(path, "".join(lines), is_private=True)
+
+
+def _check_values(what: str, values: Row, hint: str) -> None:
+    for name, value in values.items():
+        try:
+            canonical_value({"row": {name: value}})
+        except ValueError as error:
+            msg = f"{what} {name!r:.60} cannot be stored: {error}."
+            raise UsageError(msg, hint=hint) from None
 
 
 def read_run(path: Path, *, only_header: bool = False) -> RunFile:
@@ -80,15 +100,20 @@ def read_run(path: Path, *, only_header: bool = False) -> RunFile:
         msg = f"Could not read {display_path(path)}: {reason_of(error)}."
         raise UsageError(msg, hint="lm.list_evaluations() lists the stored evaluations.") from None
     items, rows = [], []
+    digests: dict[str, str] = {}
     for number, line in enumerate(lines[:-1], 2):  # the last one has no line break
         try:
             record = parse_line(line, f"line {number}") if line.strip() else {}
         except BadRecordError as error:
             msg = f"{display_path(path)}, {error}."
             raise UsageError(msg, hint="The file is damaged; run the evaluation again.") from None
-        items += [record["item"]] if isinstance(record.get("item"), dict) else []
+        item = record.get("item")
+        if isinstance(item, dict):
+            items.append(item)
+            digest = record.get("digest")
+            digests |= {str(item.get("id")): digest} if isinstance(digest, str) else {}
         rows += [record["row"]] if isinstance(record.get("row"), dict) else []
-    return RunFile(about=about, scores=scores, items=items, rows=rows)
+    return RunFile(about=about, scores=scores, items=items, digests=digests, rows=rows)
 
 
 def _parse_header(line: bytes, path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -111,8 +136,8 @@ def _header(about: Mapping[str, Any], scores: Sequence[Row]) -> str:
     return _line({_FORMAT: _VERSION, "about": about, "scores": list(scores)})
 
 
-def _item_lines(items: Iterable[Row]) -> list[str]:
-    return [_line({"item": item}) for item in items]
+def _item_lines(items: Iterable[Row], digests: Mapping[str, str]) -> list[str]:
+    return [_line({"item": item, "digest": digests.get(str(item["id"]))}) for item in items]
 
 
 def _row_line(row: Row) -> str:
@@ -136,13 +161,15 @@ class RunJournal:
         is_empty: whether no row was added.
     """
 
-    def __init__(self, path: Path, about: Mapping[str, Any], items: Iterable[Row]) -> None:
+    def __init__(self, path: Path, about: Mapping[str, Any], items: Collection[Item]) -> None:
         """Create the file, with its header and items."""
         self._path = path
         self._lock: FileLock | None = None
         self.error: OSError | None = None
         self.is_empty = True
-        lines = [_header({**about, "process": os.getpid()}, []), *_item_lines(items)]
+        header = _header({**about, "process": os.getpid()}, [])
+        digests = {item.id: item.digest for item in items}
+        lines = [header, *_item_lines([item.record for item in items], digests)]
         try:
             atomic_write(path, "".join(lines), is_private=True)
         except OSError as error:

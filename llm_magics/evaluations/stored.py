@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,6 +22,7 @@ from llm_magics._util.filesystem import display_path
 from llm_magics._util.tables import display_columns, display_when_empty
 from llm_magics._util.text import reason_of
 from llm_magics.errors import UsageError, nearest
+from llm_magics.evaluations.items import Item
 from llm_magics.evaluations.run_files import (
     PART_SUFFIX,
     SUFFIX,
@@ -64,7 +65,7 @@ def create_id(name: str, now: datetime) -> str:
     return f"{slug}-{now:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
 
 
-def open_journal(about: Mapping[str, Any], items: list[dict[str, Any]]) -> RunJournal | None:
+def open_journal(about: Mapping[str, Any], items: Collection[Item]) -> RunJournal | None:
     """Return the file for the rows of a run that begins; ``None`` if runs are not stored."""
     where = folder()
     if where is None:
@@ -132,7 +133,7 @@ def _headers() -> Iterator[tuple[Path, RunFile]]:
             if path.name.endswith(PART_SUFFIX):
                 why = _RUNNING if is_in_progress(path, run.about) else "because its process ended"
                 about = {**run.about, "stopped": why}
-                run = RunFile(about=about, scores=run.scores, items=(), rows=())
+                run = RunFile(about=about, scores=run.scores, items=(), digests={}, rows=())
             yield path, run
 
 

@@ -253,7 +253,7 @@ def test_only_stored_runs_are_deleted(monkeypatch: pytest.MonkeyPatch, tmp_path:
     EvaluationSet(rows_of(2)).save(folder / "data.jsonl")
     (folder / "gate.baseline.jsonl").write_text('{"format": "llm_magics answers 1"}\n', "utf-8")
     (folder / "old.part.jsonl").write_text("{}\n", "utf-8")
-    journal = stored.open_journal({**first.attrs, "id": "now", "name": "now"}, [])
+    journal = stored.open_journal({**first.attrs, "id": "now", "name": "now"}, first.data)
     assert journal is not None
     others = {path.name for path in folder.iterdir()} - {f"{first.attrs['id']}.jsonl"}
     for path in folder.iterdir():
@@ -322,6 +322,42 @@ def test_files_hold_no_keys(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     for path in (tmp_path / "runs.jsonl", *(tmp_path / "evaluations").iterdir()):
         assert key not in path.read_text("utf-8")
     secrets.forget_secret(key)
+
+
+def test_items_with_masked_keys_are_the_same_items(tmp_path: Path) -> None:
+    """Their digests are those of the texts before keys were masked; older files have none."""
+    key = "sk-proj-abcdefghijklmnopqrstuvwxyz0123456789"
+    rows = [{"id": "a", "text": f"my key is {key}"}, {"id": "b", "text": "x"}]
+    path, copy = tmp_path / "runs.jsonl", tmp_path / "copy.jsonl"
+    now = lm.evaluate("{{ text }}", rows, ECHO, name="masked")
+    now.save(path)
+    lm.load_evaluation(path).save(copy)
+    for each in (path, copy, "masked"):
+        then = lm.load_evaluation(each)
+        assert key not in then.data.items[0].inputs["text"]
+        assert common_items(now._digests(), then[then.item != "c"]._digests()).is_all
+    lines = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    older = [{name: line[name] for name in line if name != "digest"} for line in lines]
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in older), "utf-8")
+    assert common_items(now._digests(), lm.load_evaluation(path)._digests()).changed == ["a"]
+    lines[1]["digest"] = 7
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines), "utf-8")
+    assert common_items(now._digests(), lm.load_evaluation(path)._digests()).changed == ["a"]
+
+
+@pytest.mark.parametrize("value", [float("inf"), object(), {1: 2}, b"x", 10**2000])
+def test_a_column_that_json_cannot_store_is_named(value: Any, tmp_path: Path) -> None:
+    """The file is not written."""
+    runs = lm.evaluate("{{ text }}", rows_of(2), ECHO)
+    runs["mine"] = pd.Series([None, value], dtype="object")
+    with pytest.raises(UsageError, match="The column 'mine' cannot be stored") as caught:
+        runs.save(tmp_path / "runs.jsonl")
+    assert "drop" in str(caught.value.hint)
+    del runs["mine"]
+    runs.attrs["mine"] = value
+    with pytest.raises(UsageError, match="The attribute 'mine' cannot be stored"):
+        runs.save(tmp_path / "runs.jsonl")
+    assert not (tmp_path / "runs.jsonl").exists()
 
 
 KILLED = """
