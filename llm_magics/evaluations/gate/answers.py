@@ -110,6 +110,16 @@ class AnswerFile:
         return cls.parse(content, display_path(path))
 
     @classmethod
+    def load_if_exists(cls, path: Path) -> AnswerFile:
+        """
+        Return the answers in ``path``, or none if there is no such file.
+
+        Raises:
+            UsageError: it cannot be read, or a line is damaged.
+        """
+        return cls.load(path) if path.is_file() else cls()
+
+    @classmethod
     def parse(cls, content: bytes, shown: str) -> AnswerFile:
         """
         Return the answers in ``content``; errors name the file as ``shown``.

@@ -17,7 +17,7 @@ from llm_magics.evaluations.gate.reports import (
     write_report,
 )
 from llm_magics.evaluations.gate.results import Outcome, RunResult
-from llm_magics.evaluations.gate.runner import Mode, Options, run_gates
+from llm_magics.evaluations.gate.runner import Mode, Options, check_gates, run_gates
 from llm_magics.evaluations.gate.specification import Gate, load_gate
 from llm_magics.evaluations.gate.update import update_baseline
 
@@ -67,12 +67,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def find_files(files: Sequence[Path]) -> list[Path]:
     """
-    Return the gate files: those given, those in given folders, or all in ``evals``.
+    Return the gate files, each once: those given, those in given folders, or all in ``evals``.
 
     Raises:
         UsageError: a folder has none.
     """
-    return [each for path in files or [_FOLDER] for each in _in_folder(path)]
+    found: dict[Path, Path] = {}
+    for path in files or [_FOLDER]:
+        for each in _in_folder(path):
+            found.setdefault(each.resolve(), each)
+    return list(found.values())
 
 
 def _in_folder(path: Path) -> list[Path]:
@@ -136,6 +140,7 @@ def _check(arguments: argparse.Namespace) -> None:
 def _update(
     gates: Sequence[Gate], options: Options, is_accepted: bool, write: Callable[[str], object]
 ) -> int:
+    check_gates(gates, options)
     outcomes = []
     for gate in gates:
         try:

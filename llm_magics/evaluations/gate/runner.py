@@ -30,6 +30,8 @@ ALPHA = 0.05
 # With more items that could not be answered, a check cannot pass.
 _MOST_MISSING = 0.01
 _WORST_ITEMS = 10
+# The fields with the files of a gate.
+_FIELDS = {"baseline": "baseline: {file: FILE}", "recording": "recording: FILE"}
 
 
 class Mode(Enum):
@@ -50,7 +52,7 @@ class Options:
 
     Attributes:
         mode: where they come from.
-        recording: the file of recorded answers; by default that of the gate file.
+        recording: the file of recorded answers of the only gate; by default that of its file.
         max_cost_usd: overrides the limits in the gate files.
     """
 
@@ -65,7 +67,7 @@ class Options:
         if self.mode is Mode.RECORD:
             if path.is_file():  # no other file is overwritten
                 AnswerFile.load(path)
-            return Live(record=path)
+            return Live.recording_to(path)
         is_live = self.mode is Mode.AUTO and not is_named and not path.is_file()
         if self.mode is Mode.LIVE or is_live:
             return Live()
@@ -142,11 +144,14 @@ def run_gates(gates: Sequence[Gate], options: Options) -> RunResult:
         Interrupted: the user interrupted; the answers that are recorded are in their file.
     """
     began = time.perf_counter()
-    _check_names(gates)
+    check_gates(gates, options)
     runs = [_prepare(gate, options) for gate in gates]
     with cost_cap(_limit(gates, options)) as spent:
         _ask_all(runs)
         cost_usd = next(spent)
+    for each in runs:
+        if isinstance(each.source, Live) and not each.stop:
+            each.source.write_recording()
     return RunResult(
         checks=tuple(_conclude(runs)),
         cost_usd=cost_usd,
@@ -156,14 +161,30 @@ def run_gates(gates: Sequence[Gate], options: Options) -> RunResult:
     )
 
 
-def _check_names(gates: Sequence[Gate]) -> None:
+def check_gates(gates: Sequence[Gate], options: Options) -> None:
+    """
+    Check that the gates have different names, and write to different files.
+
+    Raises:
+        UsageError: two have the same name, or a file of answers has two uses.
+    """
     paths: dict[str, Path] = {}
+    uses: dict[Path, tuple[str, Path]] = {}
     for gate in gates:
         other = paths.setdefault(gate.name, gate.path)
         if other is not gate.path:
             shown = f"{display_path(other)} and {display_path(gate.path)}"
             msg = f'{shown} are both called "{gate.name}".'
             raise UsageError(msg, hint="Give one of them another name: name: NAME")
+        recording = options.recording or gate.recording
+        for use, path in (("baseline", gate.baseline), ("recording", recording)):
+            first, user = uses.setdefault(path.resolve(), (use, gate.path))
+            if (first, user) != (use, gate.path):
+                msg = (
+                    f"{display_path(path)} is the {first} of {display_path(user)} "
+                    f"and the {use} of {display_path(gate.path)}."
+                )
+                raise UsageError(msg, hint=f"Name another file in one of them: {_FIELDS[use]}")
 
 
 def conclude_all_at_once(
@@ -351,5 +372,7 @@ def _notes(run: GateRun) -> Iterable[str]:
     if isinstance(run.source, Live):
         for error, count in sorted(run.source.failures.items())[:5]:
             yield f"{gate.name}: {pluralize(count, 'request')} failed: {error}"
+        if run.source.recording is not None and (run.stop or run.source.failures):
+            yield f"{gate.name}: the recording was not written, because answers are missing; --record continues."
     if run.stop:
         yield f"{gate.name}: {run.stop}."

@@ -95,12 +95,16 @@ class Live:
 
     Attributes:
         record: the file to which all answers are written after each wave, if any.
+        recording: the file to which `write_recording` writes the answers of the run, if any.
         known: answers that are not asked for again.
+        answered: the answers of the run.
         failures: the requests that failed, by the text of their error.
     """
 
     record: Path | None = None
+    recording: Path | None = None
     known: AnswerFile = field(default_factory=AnswerFile)
+    answered: AnswerFile = field(default_factory=AnswerFile)
     failures: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     is_live: bool = True
 
@@ -133,13 +137,44 @@ class Live:
                 if texts[each.item]
             }
             self.known.add(found.values())
+            self.answered.add(found.values())
             if self.record is not None:
                 self.known.save(self.record)
         return found
 
+    @classmethod
+    def recording_to(cls, path: Path) -> Live:
+        """
+        Return answers that replace the recording ``path`` when all are complete.
+
+        Until then they are in the file ``….partial``, with which a later run continues.
+
+        Raises:
+            UsageError: that file exists, and has no answers.
+        """
+        partial = partial_of(path)
+        return cls(record=partial, recording=path, known=AnswerFile.load_if_exists(partial))
+
+    def write_recording(self) -> None:
+        """
+        Write the recording, if there is one to write, and no request has failed.
+
+        Raises:
+            UsageError: it cannot be written.
+        """
+        if self.recording is None or self.failures or not self.answered.answers:
+            return
+        self.answered.save(self.recording)
+        partial_of(self.recording).unlink(missing_ok=True)
+
     def _known_texts(self, request: Request) -> tuple[str | None, ...]:
         known = self.known.answers.get((request.label, request.item))
         return known.texts if known is not None and known.key == request.key else ()
+
+
+def partial_of(path: Path) -> Path:
+    """Return the file for the answers so far of a file that is not complete."""
+    return path.with_name(f"{path.name}.partial")
 
 
 class _AskRun:

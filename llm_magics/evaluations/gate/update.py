@@ -12,7 +12,7 @@ from llm_magics.evaluations.gate.checks import build_checks
 from llm_magics.evaluations.gate.requests import GateRequests, build_requests
 from llm_magics.evaluations.gate.results import Outcome, RunResult
 from llm_magics.evaluations.gate.runner import ALPHA, Options, conclude_all_at_once
-from llm_magics.evaluations.gate.sources import Live, Recorded, Source, cost_cap
+from llm_magics.evaluations.gate.sources import Live, Recorded, Source, cost_cap, partial_of
 from llm_magics.evaluations.gate.specification import Gate
 
 
@@ -54,11 +54,11 @@ def update_baseline(gate: Gate, options: Options, *, is_accepted: bool = False) 
     """
     built = build_requests(gate)
     path = gate.baseline
-    before = _load(path)
-    shown, partial = display_path(path), path.with_name(f"{path.name}.partial")
+    before = AnswerFile.load_if_exists(path)
+    shown, partial = display_path(path), partial_of(path)
     source = options.source(gate)
     if isinstance(source, Live):
-        source = Live(record=partial, known=_load(partial))
+        source = Live(record=partial, known=AnswerFile.load_if_exists(partial))
     limit = gate.rules.max_cost_usd if options.max_cost_usd is None else options.max_cost_usd
     repeats = gate.rules.baseline.repeats
     new = AnswerFile({**built.about, "repeats": repeats})
@@ -97,10 +97,6 @@ def _samples(built: GateRequests, new: AnswerFile) -> list[str]:
             f"with the {items:,} compared, {plan.detectable_drop(max(1, items)):.3g} can be seen."
         )
     return lines
-
-
-def _load(path: Path) -> AnswerFile:
-    return AnswerFile.load(path) if path.is_file() else AnswerFile()
 
 
 def _incomplete(

@@ -203,9 +203,20 @@ def test_folders_have_gate_files(tmp_path, capsys):
         write_recording(path)
     assert main(["gate", "gates"]) == 0
     assert "gate passed: 2 checks" in capsys.readouterr().out
+    assert main(["gate", "gates", "gates/one.yaml", f"{tmp_path}/gates/two.yaml"]) == 0
+    assert "gate passed: 2 checks" in capsys.readouterr().out
     (tmp_path / "empty").mkdir()
     assert main(["gate", "empty"]) == 2
     assert "No gate file was found in empty/." in capsys.readouterr().err
+
+
+def test_baselines_with_a_common_file_are_an_error(tmp_path, capsys):
+    """The second gate would overwrite the baseline of the first."""
+    for name in ("one", "two"):
+        write_gate(tmp_path / "gates", name, items=20, more="baseline: {file: all.jsonl}")
+    assert main(["gate", "--update-baseline", "gates"]) == 2
+    assert "gates/all.jsonl is the baseline of" in capsys.readouterr().err
+    assert not (tmp_path / "gates" / "all.jsonl").exists()
 
 
 @pytest.mark.parametrize(

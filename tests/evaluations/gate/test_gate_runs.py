@@ -7,7 +7,13 @@ import json
 import pytest
 
 import llm_magics as lm
-from llm_magics.errors import ConfigurationError, ContentFilterError, UnsupportedError, UsageError
+from llm_magics.errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ContentFilterError,
+    UnsupportedError,
+    UsageError,
+)
 from llm_magics.evaluations.gate.answers import AnswerFile
 from llm_magics.evaluations.gate.requests import build_requests
 from llm_magics.evaluations.gate.results import Outcome
@@ -225,6 +231,36 @@ def test_equal_names_are_an_error(tmp_path):
         run(*paths)
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("recording: all.jsonl", "recording: ../gates/all.jsonl"),
+        ("baseline: {file: all.jsonl}", "baseline: {file: ./all.jsonl}"),
+        ("recording: all.jsonl", "baseline: {file: all.jsonl}"),
+        ("recording: one.baseline.jsonl", ""),
+    ],
+)
+def test_gates_with_a_common_file_are_an_error(tmp_path, first, second):
+    """They would overwrite each other's answers."""
+    paths = [
+        write_gate(tmp_path / "gates", name, items=20, more=more)
+        for name, more in (("one", first), ("two", second))
+    ]
+    with pytest.raises(
+        UsageError, match=r"gates/\w+[.\w]*jsonl is the \w+ of .* and the"
+    ) as caught:
+        run(*paths, options=LIVE)
+    assert "another file" in caught.value.hint
+
+
+def test_a_recording_of_several_gates_is_an_error(tmp_path):
+    """The recording of the command is for one gate, also if the gates are in a folder."""
+    paths = [write_gate(tmp_path, name, items=20) for name in ("one", "two")]
+    options = Options(mode=Mode.RECORD, recording=tmp_path / "all.jsonl")
+    with pytest.raises(UsageError, match=r"all\.jsonl is the recording of .*one\.yaml and"):
+        run(*paths, options=options)
+
+
 def test_without_a_baseline(tmp_path):
     """Without a baseline, the error says how to write it."""
     path = write_gate(tmp_path)
@@ -334,6 +370,70 @@ def test_live_answers_are_recorded_and_replayed(tmp_path):
     assert (live.is_live, again.is_live) == (True, False)
     assert live.checks == again.checks
     assert live.outcome is Outcome.PASSED
+
+
+def test_a_stopped_recording_does_not_replace_the_old_one(tmp_path, monkeypatch):
+    """The answers so far are in a partial file, with which the same command continues."""
+    path = write_gate(tmp_path, items=20, drop=0.5)
+    write_baseline(path)
+    write_recording(path, wrong=lambda *_: True)
+    recording = load_gate(path).recording
+    before, partial = (
+        recording.read_text("utf-8"),
+        recording.with_name(f"{recording.name}.partial"),
+    )
+    answer, asked = EchoProvider.generate_chat, []
+
+    async def fail_later(self, messages, model, parameters):
+        asked.append(messages[-1].content)
+        if len(asked) > 8:
+            msg = "The key has expired."
+            raise AuthenticationError(msg)
+        return await answer(self, messages, model, parameters)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(EchoProvider, "generate_chat", fail_later)
+        with pytest.raises(AuthenticationError):
+            run(path, options=Options(mode=Mode.RECORD))
+    assert recording.read_text("utf-8") == before
+    known = len(AnswerFile.load(partial).answers)
+    assert known > 4
+    assert only(run(path, options=Options(mode=Mode.RECORD))).outcome is Outcome.PASSED
+    assert len(lm.runs()) - len(asked) <= 20 - known
+    assert not partial.exists()
+    assert only(run(path)).outcome is Outcome.PASSED
+
+
+def test_an_incomplete_recording_is_not_written(tmp_path, monkeypatch):
+    """If requests failed, the old recording stays, with a note."""
+    path = write_gate(tmp_path, items=20, drop=0.5)
+    write_baseline(path)
+    write_recording(path)
+    recording = load_gate(path).recording
+    before = recording.read_text("utf-8")
+    lm.config.retries = 0
+
+    async def fail(self, messages, model, parameters):
+        msg = "The line is cut."
+        raise UnsupportedError(msg)
+
+    monkeypatch.setattr(EchoProvider, "generate_chat", fail)
+    result = run(path, options=Options(mode=Mode.RECORD))
+    assert any("the recording was not written" in note for note in result.notes)
+    assert recording.read_text("utf-8") == before
+
+
+def test_a_recording_stays_if_nothing_was_asked(tmp_path):
+    """A run whose items are all new has no answers to record."""
+    path = write_gate(tmp_path, items=20)
+    write_baseline(path)
+    write_recording(path)
+    recording = load_gate(path).recording
+    before = recording.read_text("utf-8")
+    data = path.with_suffix(".jsonl")
+    data.write_text(data.read_text("utf-8").replace('"text": "', '"text": "new '), "utf-8")
+    run(path, options=Options(mode=Mode.RECORD))
+    assert recording.read_text("utf-8") == before
 
 
 def test_live_run_stops_at_the_first_failure(tmp_path):
@@ -452,7 +552,7 @@ def test_worse_baseline_is_refused_unless_accepted(tmp_path):
 
 
 def test_update_from_a_recording(tmp_path):
-    """A baseline can be written from a recording; one with too few answers is refused."""
+    """A baseline is written from a recording on request; one with too few answers is refused."""
     path = write_gate(tmp_path, items=20, more="baseline: {repeats: 3}")
     write_recording(path, 2)
     refused = update_baseline(load_gate(path), REPLAY)
