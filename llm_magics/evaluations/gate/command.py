@@ -129,6 +129,10 @@ def _check(arguments: argparse.Namespace) -> None:
     if arguments.update_baseline and (arguments.junit or arguments.summary):
         msg = "--update-baseline writes no reports."
         raise UsageError(msg, hint="Leave out --junit and --summary.")
+    is_replayed = arguments.mode is Mode.REPLAY
+    if arguments.update_baseline and arguments.recording is not None and not is_replayed:
+        msg = "--recording has no effect on --update-baseline, which asks the models."
+        raise UsageError(msg, hint="Add --replay to write the baseline from the recording.")
     if arguments.max_cost is not None and not 0 <= arguments.max_cost < float("inf"):
         msg = f"Invalid value for --max-cost: {arguments.max_cost}."
         raise UsageError(msg, hint="Pass an amount in US dollars, such as 0.50.")

@@ -11,7 +11,7 @@ from llm_magics.evaluations.gate.answers import AnswerFile
 from llm_magics.evaluations.gate.checks import build_checks
 from llm_magics.evaluations.gate.requests import GateRequests, build_requests
 from llm_magics.evaluations.gate.results import Outcome, RunResult
-from llm_magics.evaluations.gate.runner import ALPHA, Options, conclude_all_at_once
+from llm_magics.evaluations.gate.runner import ALPHA, Mode, Options, conclude_all_at_once
 from llm_magics.evaluations.gate.sources import Live, Recorded, Source, cost_cap, partial_of
 from llm_magics.evaluations.gate.specification import Gate
 
@@ -45,7 +45,7 @@ def update_baseline(gate: Gate, options: Options, *, is_accepted: bool = False) 
 
     Args:
         gate: the gate.
-        options: where the answers come from.
+        options: where the answers come from: models, or with `Mode.REPLAY` the recording.
         is_accepted: whether to write worse answers too.
 
     Raises:
@@ -56,9 +56,9 @@ def update_baseline(gate: Gate, options: Options, *, is_accepted: bool = False) 
     path = gate.baseline
     before = AnswerFile.load_if_exists(path)
     shown, partial = display_path(path), partial_of(path)
-    source = options.source(gate)
-    if isinstance(source, Live):
-        source = Live(record=partial, known=AnswerFile.load_if_exists(partial))
+    source: Source = Live(record=partial, known=AnswerFile.load_if_exists(partial))
+    if options.mode is Mode.REPLAY:
+        source = options.source(gate)
     limit = gate.rules.max_cost_usd if options.max_cost_usd is None else options.max_cost_usd
     repeats = gate.rules.baseline.repeats
     new = AnswerFile({**built.about, "repeats": repeats})

@@ -229,6 +229,7 @@ def test_baselines_with_a_common_file_are_an_error(tmp_path, capsys):
         (["gate", "--max-cost", "nan", "x.yaml"], "Invalid value for --max-cost"),
         (["gate", "--recording", "a", "x.yaml", "y.yaml"], "exactly one gate file"),
         (["gate", "--update-baseline", "--junit", "j", "x.yaml"], "writes no reports"),
+        (["gate", "--update-baseline", "--recording", "a", "x.yaml"], "--recording has no effect"),
     ],
 )
 def test_mistakes_have_exit_code_two(words, message, capsys):

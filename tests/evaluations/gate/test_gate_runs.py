@@ -561,6 +561,16 @@ def test_update_from_a_recording(tmp_path):
     assert update_baseline(load_gate(path), REPLAY).outcome is Outcome.PASSED
 
 
+@pytest.mark.parametrize("more", ["", "recording: support.answers.jsonl"])
+def test_update_asks_the_model_although_there_is_a_recording(tmp_path, more):
+    """A baseline needs new answers; a recording has one for each item, and may be old."""
+    path = write_gate(tmp_path, items=5, more=f"baseline: {{repeats: 2}}\n{more}")
+    write_recording(path, 2, wrong=lambda *_: True)
+    assert update_baseline(load_gate(path), Options()).outcome is Outcome.PASSED
+    stored = AnswerFile.load(load_gate(path).baseline)
+    assert {each.texts for each in stored.answers.values()} == {(f"{n}",) * 2 for n in range(5)}
+
+
 def test_interrupted_update_continues(tmp_path):
     """Answers in the partial file are not asked for again."""
     path = write_gate(tmp_path, items=20, more="baseline: {repeats: 3}")
