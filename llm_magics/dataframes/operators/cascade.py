@@ -62,7 +62,7 @@ class Cascade(ABC):
             delta: the probability with which the guarantee may fail.
             may_fail: whether the oracle can fail.
             rng: breaks ties of scores.
-            confirm: called with the plan after the pilot.
+            confirm: called with the plan after the pilot, and with later ones.
         """
         self.table = table
         self.trainer = Trainer(table, proxy, rng)
@@ -78,13 +78,13 @@ class Cascade(ABC):
         pilot_calls = self.table.calls
         ranking = self.trainer.rank()
         rows, saving = self.uncertain(ranking)
-        expected = len(self.table) - round(saving)
-        self._confirm(CascadePlan(len(self.table), max(expected, pilot_calls), pilot_calls))
+        self._confirm(self._plan_calls(rows, saving))
         while len(rows):
             # The sizes do not depend on the target, so that another one asks the same rows.
             self.table.ask(rows[: max(_MIN_BATCH, self.table.calls // 4)])
             ranking = self.trainer.rank()
-            rows, _ = self.uncertain(ranking)
+            rows, saving = self.uncertain(ranking)
+            self._confirm(self._plan_calls(rows, saving))
         training_calls = self.table.calls
         self.certify(ranking)
         labels = self.table.labels.copy()
@@ -108,6 +108,26 @@ class Cascade(ABC):
             reason=self.reason() if is_asked.all() else "",
         )
 
+    def _plan_calls(self, rows: NDArray[np.intp], saving: float) -> CascadePlan:
+        expected = self.expected_calls(rows, saving)
+        return CascadePlan(len(self.table), expected, self.table.calls)
+
+    def expected_calls(self, rows: NDArray[np.intp], saving: float) -> int:
+        """
+        Return the calls that are expected in total.
+
+        These are fewer than rows where contents are repeated: each is asked once.
+
+        Args:
+            rows, saving: what `uncertain` returns.
+        """
+        table = self.table
+        others = np.setdiff1d(np.flatnonzero(~table.is_known), rows)
+        # Of the rows that are left to the proxy, certificates draw some at random.
+        drawn_share = 1 - min(saving / max(len(others), 1), 1)
+        drawn = (1 - (1 - drawn_share) ** table.copies(others)).sum()
+        return table.calls + len(table.copies(rows)) + round(float(drawn))
+
     def pilot(self) -> None:
         """Ask about the rows of the pilot."""
         self.trainer.pilot()
@@ -118,7 +138,8 @@ class Cascade(ABC):
         Return what the plan does not leave to the proxy.
 
         Returns:
-            the rows to ask, the least certain first; and the calls that the plan saves.
+            the rows to ask, the least certain first; and the number of rows that the plan does not
+            ask.
         """
 
     @abstractmethod

@@ -22,6 +22,13 @@ _AGAIN = 2.0
 # Returns whether a proxy that costs money saves more, given the labels of rows.
 Pays = Callable[[Proxy, "NDArray[np.intp]", "NDArray[np.int8]"], bool]
 
+# Called before proxies that cost money are asked about rows; raises an error to stop.
+ConfirmScores = Callable[[Sequence[Proxy], "NDArray[np.intp]"], None]
+
+
+def _accept(_: Sequence[Proxy], __: NDArray[np.intp]) -> None:
+    """Accept any cost."""
+
 
 class NoProxy(Proxy):
     """A proxy that knows nothing: the same score for all rows."""
@@ -52,7 +59,14 @@ class ChosenProxy(Proxy):
         qualities: the quality of each candidate on the pilot, the best one first.
     """
 
-    def __init__(self, candidates: Sequence[Proxy], count: int, pays: Pays) -> None:
+    def __init__(
+        self,
+        candidates: Sequence[Proxy],
+        count: int,
+        pays: Pays,
+        *,
+        confirm: ConfirmScores = _accept,
+    ) -> None:
         """
         Prepare the choice.
 
@@ -60,10 +74,12 @@ class ChosenProxy(Proxy):
             candidates: the proxies.
             count: the number of rows.
             pays: returns whether a proxy that costs money saves more than it costs.
+            confirm: called before those that cost money are asked about the pilot.
         """
         self._candidates = list(candidates)
         self._nothing = NoProxy(count)
         self._pays = pays
+        self._confirm = confirm
         self._chosen_at = 0
         self._pilot: NDArray[np.intp] | None = None
         self._stack = ExitStack()
@@ -124,6 +140,7 @@ class ChosenProxy(Proxy):
         self._chosen_at = max(len(labels), 1)
         if self._pilot is None:
             self._pilot = rows
+        self._confirm([proxy for proxy in candidates if proxy.is_paid], rows)
         ranked = compare(candidates, rows, labels, self._pilot)
         measured = {quality.name for _, quality in ranked}
         others = [each for each in self.qualities if each.name not in measured]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from llm_magics._util.text import pluralize
@@ -11,6 +11,10 @@ from llm_magics.dataframes.reports import RowsEstimate, sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.session import session
+
+
+# If so many more calls are needed than were confirmed, the cost is confirmed again.
+_GROWTH = 1.5
 
 
 class DryRunEnd(Exception):  # noqa: N818 (not an error)
@@ -71,6 +75,51 @@ class Consent:
         what = f"up to {total.prompts:,} prompts{self._reason}"
         confirm_cost(total.cost_usd, what, so_far=self._so_far)
         self._is_given = True
+
+
+class PlannedConsent:
+    """
+    The user's consent to a number of calls that an operator has planned.
+
+    Attributes:
+        is_always_given: whether no question is needed.
+        calls: the number of calls, in total, to which the user agreed; ``None`` before.
+    """
+
+    def __init__(self, prompt_spec: RowPrompts, so_far: Callable[[], str]) -> None:
+        """``so_far`` returns what a user who declines has paid for."""
+        self.is_always_given = prompt_spec.yes or session.config.budget is not None
+        self.calls: int | None = None
+        self._so_far = so_far
+
+    def covers(self, calls: int) -> bool:
+        """Return whether the user agreed to so many calls in total, or to nearly so many."""
+        return self.is_always_given or (self.calls is not None and calls <= _GROWTH * self.calls)
+
+    def obtain(
+        self, costs_usd: Sequence[float | None], of_what: str, calls: int | None = None
+    ) -> None:
+        """
+        Obtain the consent to costs, of which some may be unknown.
+
+        Args:
+            costs_usd: the costs of all that follows, or of one wave.
+            of_what: what they are for.
+            calls: the calls in total to which the user then has agreed; ``None`` for one wave.
+
+        Raises:
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive.
+        """
+        known = [usd for usd in costs_usd if usd is not None]
+        confirm_cost(
+            sum(known) if known else None,
+            of_what,
+            is_partial=len(known) < len(costs_usd),
+            so_far=self._so_far(),
+        )
+        if calls is not None:
+            self.calls = calls
 
 
 def add_estimates(one: RowsEstimate, other: RowsEstimate) -> RowsEstimate:

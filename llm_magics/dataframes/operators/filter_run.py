@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -13,7 +14,12 @@ from llm_magics.dataframes.operators.calibration import calibrate
 from llm_magics.dataframes.operators.cascade import Cascade
 from llm_magics.dataframes.operators.choose_oracle import RowOracle, create_oracle
 from llm_magics.dataframes.operators.chosen_proxy import ChosenProxy
-from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost, scale_estimate
+from llm_magics.dataframes.operators.consent import (
+    DryRunEnd,
+    PlannedConsent,
+    no_cost,
+    scale_estimate,
+)
 from llm_magics.dataframes.operators.decisions import Decisions, estimate_quality
 from llm_magics.dataframes.operators.filter_report import (
     CACHE,
@@ -26,6 +32,7 @@ from llm_magics.dataframes.operators.filter_report import (
 )
 from llm_magics.dataframes.operators.known_oracles import RowFunction
 from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows, Sampled
+from llm_magics.dataframes.operators.model_oracle import PromptOracle
 from llm_magics.dataframes.operators.oracle import NO, YES
 from llm_magics.dataframes.operators.planning import CascadePlan
 from llm_magics.dataframes.operators.proxies import Proxy
@@ -36,8 +43,6 @@ from llm_magics.dataframes.operators.training import Ranking
 from llm_magics.dataframes.reports import sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.host import current_host
-from llm_magics.runtime.confirm import confirm_cost
-from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,7 +75,8 @@ class FilterRun:
         self._cascade: Cascade
         self._plan: CascadePlan | None = None
         self._decisions: Decisions | None = None
-        self._is_allowed = prompt_spec.yes or session.config.budget is not None
+        self._consent = PlannedConsent(prompt_spec, self._so_far)
+        self._expected = 0  # calls in total, by the last plan
         self._is_announced = prompt_spec.dry_run
 
     def prepare(self, oracle: str | RowFunction | None, proxy: str | None) -> None:
@@ -87,13 +93,12 @@ class FilterRun:
         self._items = items[self._positions]
         order = sampling_order(self._oracle.digests[self._items], self._seed)
         self._proxy = self._choose_proxies(proxy)
-        count = len(self._positions)
         problem = Problem(
             order=order,
             items=self._items,
             ask=self._ask,
             may_fail=self._oracle.may_fail,
-            proxy=self._proxy or ChosenProxy([], count, self._pays),
+            proxy=self._proxy or ChosenProxy([], len(self._positions), self._pays),
             target=self._target,
             seed=self._seed,
             confirm=self._confirm,
@@ -118,7 +123,7 @@ class FilterRun:
             found = [each for each in found if not each.is_paid]
         if not self._is_worth_a_proxy or (proxy is None and not self._target.has_fixed_budget):
             return None
-        return ChosenProxy(found, count, self._pays)
+        return ChosenProxy(found, count, self._pays, confirm=self._confirm_scores)
 
     @property
     def _is_worth_a_proxy(self) -> bool:
@@ -144,7 +149,8 @@ class FilterRun:
                 return
             with self._proxy:
                 self._decisions = self._cascade.run()
-                self._announce()
+                if self._plan is not None and not self._is_announced:  # all answers were stored
+                    self._announce(self._plan.calls)
 
     def _ask_all(self) -> None:
         table = self._table
@@ -185,45 +191,51 @@ class FilterRun:
 
         Before there is a plan, each wave of questions is confirmed alone; then, all that follow are,
         with the first one whose answer is not stored. So the same call can be run again without a
-        question.
+        question. If many more are needed than were planned, they are confirmed again.
 
         Raises:
             DryRunEnd: the call is a dry run, and an answer is missing.
             DeclinedError: the user declined.
             UsageError: the session is not interactive, and the cost is too high.
         """
+        needed = self._table.calls + len(items)
+        is_agreed = self._consent.covers(needed)
         if self._spec.dry_run:
             wave = self._oracle.estimate(items)
             if wave is not None and wave.prompts:
-                calls = self.questions if self._plan is None else self._plan.calls
-                raise DryRunEnd(self._estimate(calls - self._table.calls))
+                calls = self.questions if self._plan is None else self._expected
+                all_left = self._estimate(calls - self._table.calls)
+                least = replace(wave, rows=self.rows)
+                raise DryRunEnd(max(all_left, least, key=lambda each: each.prompts))
         elif self._plan is None:
-            wave = None if self._is_allowed else self._oracle.estimate(items)
+            wave = None if is_agreed else self._oracle.estimate(items)
             if wave is not None:
-                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts")
-        elif not self._is_announced:
+                self._consent.obtain([wave.cost_usd], f"{wave.prompts:,} prompts")
+        elif not self._is_announced or not is_agreed:
             wave = self._oracle.estimate(items)
             if wave is None or wave.prompts:
-                self._announce()
+                self._announce(max(self._expected, needed))
 
     def _confirm(self, plan: CascadePlan) -> None:
-        """Receive the plan after the pilot."""
-        self._plan = plan
+        """Receive a plan: the first one after the pilot."""
+        self._plan = self._plan or plan
+        self._expected = plan.calls
         self._oracle.expect(plan.calls)
 
-    def _announce(self) -> None:
+    def _announce(self, expected: int) -> None:
         """
-        Say once what is expected after the pilot, and obtain the consent to its cost.
+        Say what is expected after the pilot, or later if it is much more; obtain the consent to it.
+
+        Args:
+            expected: the number of calls in total.
 
         Raises:
             DeclinedError: the user declined.
             UsageError: the session is not interactive, and the cost is too high.
         """
-        plan = self._plan
-        if self._is_announced or plan is None:
-            return
+        is_first = not self._is_announced
         self._is_announced = True
-        calls = max(plan.calls - self._table.calls, 0)
+        calls = max(expected - self._table.calls, 0)
         if self._decisions is not None:  # all answers were stored
             calls = 0
         left = self._estimate(calls)
@@ -232,36 +244,59 @@ class FilterRun:
         all_usd = sum_known(
             [spent_usd, self._estimate(self.questions - self._table.calls).cost_usd]
         )
-        what = f"{format_percent(plan.calls / max(plan.rows, 1))} of {plan.rows:,} rows"
+        rows = len(self._positions)
+        what = f"{format_percent(expected / max(self.questions, 1))} of "
+        what += (
+            f"{rows:,} rows" if self.questions == rows else f"{self.questions:,} different rows"
+        )
         if own_usd and all_usd:
             what += f", about {format_usd(own_usd)} instead of {format_usd(all_usd)}"
         stored = self._oracle.cached + calls - left.prompts
         if self._oracle.cached:
             what += f"; {pluralize(stored, 'answer')} already stored"
-        current_host().report(f"The oracle will be asked about {what}")
-        if not self._is_allowed:
-            self._allow(left.cost_usd, what)
+        if is_first:
+            current_host().report(f"The oracle will be asked about {what}")
+        else:
+            what += f"; {self._consent.calls or 0:,} were expected before"
+        if not self._consent.covers(expected):
+            self._consent.obtain([left.cost_usd], what, expected)
 
-    def _allow(self, usd: float | None, of_what: str) -> None:
-        """
-        Obtain the consent to the cost of all that follows.
+    def _so_far(self) -> str:
+        """Return what a user who declines has paid for."""
+        if not self.asked:
+            return "Nothing was sent"
+        if self.stores_answers:
+            return f"The {pluralize(self.asked, 'answer')} so far are stored"
+        return "No further prompts were sent"
 
-        Raises:
-            DeclinedError: the user declined.
-            UsageError: the session is not interactive.
-        """
-        so_far = f"The {pluralize(self.asked, 'answer')} so far are stored"
-        confirm_cost(usd, of_what, so_far=so_far)
-        self._is_allowed = True
+    @property
+    def stores_answers(self) -> bool:
+        """Whether the same call later finds the answers so far."""
+        return isinstance(self._oracle, PromptOracle) and not self._spec.fresh
 
     def _estimate(self, calls: int) -> RowsEstimate:
         """Return the estimated cost of so many questions, from a sample of those not asked."""
-        rows = self._table.order[~self._table.is_known[self._table.order]]
-        rows = rows[:: max(1, len(rows) // _SAMPLED)]  # answers to the first ones may be stored
-        sample = self._oracle.estimate(self._items[rows])
-        if sample is None or not len(rows):
+        items = self._oracle.not_asked(self._items[self._table.order])
+        items = items[:: max(1, len(items) // _SAMPLED)]  # answers to the first ones may be stored
+        sample = self._oracle.estimate(items)
+        if sample is None or not len(items):
             return no_cost(self.rows)
-        return replace(scale_estimate(sample, calls), rows=self.rows)
+        return replace(scale_estimate(sample, max(calls, 0)), rows=self.rows)
+
+    def _confirm_scores(self, proxies: Sequence[Proxy], rows: NDArray[np.intp]) -> None:
+        """
+        Obtain the consent to the scores of proxies for some rows.
+
+        Raises:
+            DeclinedError: the user declined.
+            UsageError: the session is not interactive, and the cost is too high.
+        """
+        if self._consent.is_always_given:
+            return
+        waves = [each for each in (proxy.estimate(rows) for proxy in proxies) if each is not None]
+        names = " and ".join(proxy.name for proxy in proxies)
+        what = f"up to {sum(each.prompts for each in waves):,} prompts for scores by {names}"
+        self._consent.obtain([each.cost_usd for each in waves], what)
 
     def _pays(self, proxy: Proxy, rows: NDArray[np.intp], labels: NDArray[np.int8]) -> bool:
         """
@@ -271,32 +306,35 @@ class FilterRun:
             DeclinedError: it does, and the user declined the cost.
             UsageError: it does, the cost is high, and the session is not interactive.
         """
-        scores = np.sort(proxy.held_out(rows, labels))
-        known = proxy.held_out(rows, labels)
-        unknown = np.flatnonzero(self._table.labels == UNKNOWN)
+        table, known = self._table, proxy.held_out(rows, labels)
+        unknown = np.flatnonzero(table.labels == UNKNOWN)
         if not len(unknown) or not len(rows):
             return False
-        # The other rows have scores like those of the pilot.
-        spread = scores[np.linspace(0, len(scores) - 1, len(unknown)).astype(np.intp)]
-        probability = np.sort(calibrate(spread, known, labels))
-        _, saving = self._cascade.uncertain(Ranking(unknown, probability))
+        # The other rows have scores like those of the pilot; copies have the same.
+        unknown = unknown[np.argsort(self._items[unknown], kind="stable")]
+        places = np.linspace(0, len(known) - 1, len(unknown)).astype(np.intp)
+        probability = np.sort(calibrate(np.sort(known)[places], known, labels))
+        calls = self._cascade.expected_calls(
+            *self._cascade.uncertain(Ranking(unknown, probability))
+        )
+        saving = self.questions - calls
         # Stored answers count, so that running the same call again decides in the same way.
         own = proxy.estimate(with_stored=True)
-        each = self._oracle.estimate(self._items[unknown[:_SAMPLED]], with_stored=True)
+        left = self._oracle.not_asked(self._items[table.order])
+        each = self._oracle.estimate(left[:_SAMPLED], with_stored=True)
         own_usd = 0.0 if own is None else own.cost_usd
         each_usd = None if each is None or each.cost_usd is None else each.cost_usd / each.rows
         if not own_usd or not each_usd:
-            return saving >= _LEAST_SAVING * len(unknown)
-        if saving * each_usd <= own_usd:
-            return False
-        scores_left = proxy.estimate()
-        scores_usd = None if scores_left is None else scores_left.cost_usd
-        left_usd = self._estimate(round(len(unknown) - saving)).cost_usd
-        if not self._is_allowed and scores_usd and left_usd is not None:
-            total = scores_usd + left_usd
-            what = f"{format_percent(scores_usd / total)} of it for scores by {proxy.name}"
-            self._allow(total, what)
-        return True
+            pays = saving >= _LEAST_SAVING * (self.questions - table.calls)
+        else:
+            pays = saving * each_usd > own_usd
+        scores = proxy.estimate()
+        if pays and not self._consent.is_always_given and scores is not None and scores.cost_usd:
+            left_usd = self._estimate(calls - table.calls).cost_usd
+            share = scores.cost_usd / (scores.cost_usd + (left_usd or 0.0))
+            what = f"{format_percent(share)} of it for scores by {proxy.name}"
+            self._consent.obtain([scores.cost_usd, left_usd], what, calls)
+        return pays
 
     @property
     def rows(self) -> int:

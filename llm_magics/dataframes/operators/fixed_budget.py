@@ -65,6 +65,11 @@ class FixedBudget(Cascade):
     def uncertain(self, ranking: Ranking) -> tuple[NDArray[np.intp], float]:
         return ranking.rows[:0], float(len(self.table) - self._max_calls)
 
+    def expected_calls(self, rows: NDArray[np.intp], saving: float) -> int:
+        table = self.table
+        unknown = len(table.copies(np.flatnonzero(~table.is_known)))
+        return min(max(self._max_calls, table.calls), table.calls + unknown)
+
     def _spend(self, rows: NDArray[np.intp]) -> None:
         """Ask about the first of ``rows`` with the calls that are left."""
         self.table.ask(rows[self.table.labels[rows] == UNKNOWN][: self._left])

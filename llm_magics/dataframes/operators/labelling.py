@@ -114,6 +114,10 @@ class LabelledRows:
         """Return the number of ``rows`` with ``label``."""
         return int((self.labels[rows] == label).sum())
 
+    def copies(self, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+        """Return how many of ``rows`` each of their items has."""
+        return np.unique(self._items[rows], return_counts=True)[1]
+
     @property
     def failures(self) -> int:
         """The number of rows whose oracle failed."""

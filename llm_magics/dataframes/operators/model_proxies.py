@@ -67,13 +67,13 @@ class ModelProxy(Proxy):
 
     def predict(self) -> NDArray[np.float64]:
         """Return the score of each row; those without one are asked."""
-        self._score(np.unique(self._codes))
+        self._score(self._items_of(None))
         scores: NDArray[np.float64] = self._scores[self._codes]
         return scores
 
     def held_out(self, rows: NDArray[np.intp], labels: NDArray[np.int8]) -> NDArray[np.float64]:
         """Return the scores of ``rows``; those without one are asked."""
-        self._score(np.unique(self._codes[rows]))
+        self._score(self._items_of(rows))
         scores: NDArray[np.float64] = self._scores[self._codes[rows]]
         return scores
 
@@ -93,6 +93,10 @@ class ModelProxy(Proxy):
             raise next(iter(self.errors.values()))
         for item in self._unscored(items):
             self._scores[item] = UNKNOWN_SCORE
+
+    def _items_of(self, rows: NDArray[np.intp] | None) -> NDArray[np.integer[Any]]:
+        """Return the distinct statements of ``rows``, by default of all."""
+        return np.unique(self._codes if rows is None else self._codes[rows])
 
     def _unscored(self, items: NDArray[np.integer[Any]]) -> list[int]:
         wanted = np.zeros(len(self._scores), np.bool_)
@@ -164,9 +168,11 @@ class ModelConfidence(SendsWaves, ModelProxy):
         confidence = field_confidences(result, YES_NO_SCHEMA["properties"]).get(FIELD, 1.0)
         return confidence if answer else 1 - confidence
 
-    def estimate(self, *, with_stored: bool = False) -> RowsEstimate:
-        """Return the estimated cost of scoring the other rows."""
-        left = self._unscored(np.unique(self._codes))
+    def estimate(
+        self, rows: NDArray[np.intp] | None = None, *, with_stored: bool = False
+    ) -> RowsEstimate:
+        """Return the estimated cost of scoring those of ``rows`` that have no score."""
+        left = self._unscored(self._items_of(rows))
         texts = [self._questions[item] for item in left]
         return self._waves.estimate(texts, with_stored=with_stored)
 
@@ -221,9 +227,11 @@ class ModelAnswers(ModelProxy):
             if answer is not None:
                 self._scores[item] = float(answer)
 
-    def estimate(self, *, with_stored: bool = False) -> RowsEstimate:
-        """Return the estimated cost of scoring the other rows."""
-        left = self._unscored(np.unique(self._codes))
+    def estimate(
+        self, rows: NDArray[np.intp] | None = None, *, with_stored: bool = False
+    ) -> RowsEstimate:
+        """Return the estimated cost of scoring those of ``rows`` that have no score."""
+        left = self._unscored(self._items_of(rows))
         return self._prompts.estimate(left, with_stored=with_stored)
 
 

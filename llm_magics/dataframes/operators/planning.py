@@ -22,7 +22,7 @@ MARGIN_NATS = 0.3
 @dataclass(frozen=True, slots=True)
 class CascadePlan:
     """
-    What a cascade expects after its pilot.
+    What a cascade expects, after its pilot or later.
 
     Attributes:
         rows: the number of rows with a question.

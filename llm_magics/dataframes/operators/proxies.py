@@ -71,11 +71,13 @@ class Proxy(ABC):
         Higher values predict yes. Only ``rows`` are scored, so that a pilot costs little.
         """
 
-    def estimate(self, *, with_stored: bool = False) -> RowsEstimate | None:
+    def estimate(
+        self, rows: NDArray[np.intp] | None = None, *, with_stored: bool = False
+    ) -> RowsEstimate | None:
         """
-        Return the estimated cost of scoring the other rows; ``None`` if it is free.
+        Return the estimated cost of scoring ``rows``, by default all; ``None`` if it is free.
 
-        ``with_stored`` is as for `Oracle.estimate`.
+        Rows that have a score are free. ``with_stored`` is as for `Oracle.estimate`.
         """
         return None
 

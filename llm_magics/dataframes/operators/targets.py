@@ -106,7 +106,7 @@ class Problem:
         proxy: predicts its answers.
         target: what to guarantee.
         seed: breaks ties of scores.
-        confirm: called with the plan after the pilot; raises an error to stop.
+        confirm: called with the plan after the pilot, and with later ones; raises an error to stop.
     """
 
     order: NDArray[np.intp]

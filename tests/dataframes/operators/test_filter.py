@@ -472,3 +472,85 @@ def test_few_rows_need_no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(filter_run, "candidates", refuse)
     assert len(reviews(40).llm.filter(STATEMENT, oracle="label")) == reviews(40)["label"].sum()
+
+
+def dollars(question: str) -> float:
+    """Return the cost that a question names."""
+    return float(re.findall(r"\$([0-9.,]+)", question)[0].replace(",", ""))
+
+
+PRICED = {"input_usd": 10.0, "output_usd": 10.0}
+
+
+@pytest.mark.parametrize("oracle", ["label", "lab/m"])
+def test_a_paid_proxy_is_confirmed_whatever_the_oracle_costs(
+    service: Judge, host: Asked, oracle: str
+) -> None:
+    """Its scores of the pilot, then those of all other rows; labels of people are free."""
+    lm.config.prices = {"lab/small": PRICED}
+    lm.config.confirm_above_usd = 1e-9
+    options: dict[str, Any] = {"accuracy": 0.9, "oracle": oracle, "proxy": "lab/small"}
+    frame = reviews(120)
+    frame.llm.filter(STATEMENT, **options)
+    pilot, others = host.questions
+    assert "prompts for scores by the confidence of lab/small" in pilot
+    assert "for scores by the answers of lab/small" in others
+    assert 0 < dollars(pilot) < dollars(others)
+    host.answer = "n"
+    sent = len(service.packs)
+    frame["text"] += "!"
+    with pytest.raises(errors.DeclinedError):
+        frame.llm.filter(STATEMENT, **options)
+    assert len(service.packs) == sent
+
+
+def test_copies_of_a_text_are_paid_for_once(service: Judge, host: Asked) -> None:
+    """The plan, its cost and a dry run are about different texts."""
+    lm.config.prices = {"lab/m": PRICED}
+    frame = reviews(60)
+    copies = pd.concat([frame] * 20, ignore_index=True)
+    kept = copies.llm.filter(STATEMENT, accuracy=0.9, proxy="score")
+    report = kept.llm.report
+    plan = host.reports[0]
+    assert "% of 60 different rows" in plan
+    assert report.expected <= 60
+    assert abs(report.expected - report.asked) <= 20
+    lm.config.cache_dir = "another-cache"
+    assert copies.llm.filter(STATEMENT, proxy="score", dry_run=True).prompts == 60
+    single = frame.llm.filter(STATEMENT, proxy="score", dry_run=True)
+    assert dollars(plan.partition("instead of ")[2]) == pytest.approx(single.cost_usd, rel=0.4)
+
+
+def test_a_paid_proxy_must_save_more_than_it_costs_for_copies_too(
+    service: Judge, host: Asked
+) -> None:
+    """What it saves are questions about different texts, as it costs prompts about them."""
+    lm.config.prices = {"lab/m": {"input_usd": 1.0, "output_usd": 1.0}, "lab/small": PRICED}
+    copies = pd.concat([reviews(60)] * 20, ignore_index=True)
+    report = copies.llm.filter(STATEMENT, accuracy=0.9, proxy="lab/small", yes=True).llm.report
+    assert report.proxy == "none"
+
+
+def test_far_more_questions_than_planned_are_confirmed_again(
+    service: Judge, host: Asked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the scores of the pilot were right by chance, and a dry run is never negative."""
+    lm.config.prices = {"lab/m": PRICED}
+    lm.config.confirm_above_usd = 1e-9
+    frame = reviews(200)
+    pilot: list[str] = []
+    frame.llm.filter(STATEMENT, proxy=None, oracle=lambda row: not pilot.append(row["text"]))
+    is_right = frame["text"].isin(pilot[:20]) | (np.arange(200) % 3 > 0)
+    frame["score"] = np.where(frame["label"] == is_right, 0.9, 0.1)
+    options: dict[str, Any] = {"accuracy": 0.9, "proxy": "score"}
+
+    def decline_more(question: str) -> str:
+        host.questions.append(question)
+        return "n" if "were expected before" in question else "y"
+
+    monkeypatch.setattr(host, "ask", decline_more)
+    with pytest.raises(errors.DeclinedError, match="answers so far are stored"):
+        frame.llm.filter(STATEMENT, **options)
+    planned, more = (dollars(each) for each in host.questions[-2:])
+    assert 0 < more < 10 * planned
+    assert frame.llm.filter(STATEMENT, **options, dry_run=True).prompts > 0
