@@ -382,9 +382,11 @@ def _raise_or_announce(done: EmbeddedRows, result: Any, where: str) -> None:
 _VECTOR_AS_TEXT = re.compile(r"\s*\[\s*-?\d[\d.eE+\-]*[\s,]")
 
 
-def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
+def resolve_vectors(column: Any, model: str | None = None, *, yes: bool = False) -> Matrix:
     """
     Return the vectors of a column, of shape (n, d), with NaN for missing rows. Texts are embedded.
+
+    With ``yes``, the cost of embedding needs no confirmation.
 
     Raises:
         UsageError: the column does not have texts or vectors, has both, or the cost of embedding
@@ -406,7 +408,7 @@ def resolve_vectors(column: Any, model: str | None = None) -> Matrix:
         raise UsageError(
             msg, hint="Find the rows of the other type: df.c.map(type).value_counts()"
         )
-    done = embed_rows(values, model, EmbedOptions(), "null")
+    done = embed_rows(values, model, EmbedOptions(), "null", yes=yes)
     if done.error is not None:
         raise done.error
     return done.matrix

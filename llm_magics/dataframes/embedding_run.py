@@ -18,7 +18,12 @@ from llm_magics._async.bridge import bridge
 from llm_magics._async.sync import SyncRunner
 from llm_magics._util.text import format_usd
 from llm_magics._util.validation import check_on_error
-from llm_magics.dataframes.reports import EmbeddingReport, all_failed, build_report
+from llm_magics.dataframes.reports import (
+    EmbeddingReport,
+    RowsEstimate,
+    all_failed,
+    build_report,
+)
 from llm_magics.dataframes.rows import NO_TEXT, OnError, Rows
 from llm_magics.dataframes.vectors import EmbeddingModel, tag_array
 from llm_magics.errors import Interrupted, LLMError, UsageError
@@ -140,6 +145,21 @@ class EmbeddingPlan:
             estimate.cost_usd,
             f"{left:,} texts to {name}",
             how_to_allow='Allow it with df.llm.embed("text", yes=True) or %embed … --yes, or raise the setting confirm_above_usd.',
+        )
+
+    def estimate(self) -> RowsEstimate:
+        """Return the estimate of the texts without a stored vector, as prompts; nothing is sent."""
+        if not self._rows.texts:
+            return RowsEstimate(
+                rows=self.rows, prompts=0, input_tokens=0, output_tokens=0, cost_usd=0.0
+            )
+        _, left, estimate = bridge.run(self.call.estimate())
+        return RowsEstimate(
+            rows=self.rows,
+            prompts=left,
+            input_tokens=estimate.input_tokens,
+            output_tokens=0,
+            cost_usd=estimate.cost_usd,
         )
 
     def ask(self) -> BaseException | None:

@@ -12,7 +12,6 @@ from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.runtime.confirm import confirm_cost
 from llm_magics.runtime.session import session
 
-
 # If so many more calls are needed than were confirmed, the cost is confirmed again.
 _GROWTH = 1.5
 

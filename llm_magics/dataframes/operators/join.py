@@ -12,7 +12,13 @@ from llm_magics._util.text import format_percent, pluralize
 from llm_magics._util.validation import check_integer
 from llm_magics.dataframes.operators.blocking import rank_pairs
 from llm_magics.dataframes.operators.choose_oracle import create_pair_oracle
-from llm_magics.dataframes.operators.consent import DryRunEnd, no_cost, scale_estimate
+from llm_magics.dataframes.operators.consent import (
+    DryRunEnd,
+    PlannedConsent,
+    add_estimates,
+    no_cost,
+    scale_estimate,
+)
 from llm_magics.dataframes.operators.join_report import JoinReport
 from llm_magics.dataframes.operators.joined_rows import HOWS, check_suffixes, joined_rows
 from llm_magics.dataframes.operators.model_oracle import PromptOracle
@@ -22,6 +28,7 @@ from llm_magics.dataframes.operators.pair_decisions import (
     PILOT_CALLS,
     Expectation,
     PairDecider,
+    PairDecisions,
     PairProblem,
 )
 from llm_magics.dataframes.operators.pair_scores import AUTO, SCORES, Side, choose_scores
@@ -30,8 +37,6 @@ from llm_magics.dataframes.reports import announce, store_report
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
 from llm_magics.errors import Interrupted, UsageError, abbreviate
-from llm_magics.runtime.confirm import confirm_cost
-from llm_magics.runtime.session import session
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +51,8 @@ How = Literal["inner", "left", "right", "outer"]
 
 # The number of pairs from which the cost of many is estimated.
 _SAMPLED_PAIRS = 200
+
+_NO_PAIRS = np.empty(0, np.int64)
 
 
 def join(  # noqa: PLR0913 (as for lm.prompt)
@@ -139,7 +146,10 @@ def join(  # noqa: PLR0913 (as for lm.prompt)
     check_suffixes(frames, suffixes)
     seed = check_integer("seed", seed, least=-(2**63), most=2**63 - 1)
     run = _Join(frames, prompt_spec, oracle, recall=recall, confidence=confidence)
-    run.prepare(candidates, (on_left, on_right), embedding_model, seed)
+    try:
+        run.prepare(candidates, (on_left, on_right), embedding_model, seed)
+    except DryRunEnd as end:
+        return end.estimate
     try:
         run.decide()
     except DryRunEnd as end:
@@ -176,9 +186,9 @@ class _Join:
         )
         self._candidates = ""
         self._decider: PairDecider
-        self._is_allowed = prompt_spec.yes or session.config.budget is not None
+        self._consent = PlannedConsent(prompt_spec, self._so_far)
         # The pairs of the wave that an error or an interrupt has ended, and their answers.
-        self._last = np.empty(0, np.int64), np.empty(0, np.int8)
+        self._last = _NO_PAIRS, np.empty(0, np.int8)
 
     @property
     def pairs(self) -> int:
@@ -193,7 +203,12 @@ class _Join:
         embedding_model: str | None,
         seed: int,
     ) -> None:
-        """Rank the pairs."""
+        """
+        Rank the pairs.
+
+        Raises:
+            DryRunEnd: the call is a dry run, and texts would be embedded.
+        """
         contents = self._oracle.texts.contents
         sides = (
             Side(self._frames[0], self._rows[0], contents[0], on[0]),
@@ -207,9 +222,19 @@ class _Join:
             PairOrder(hashes[0], hashes[1], seed=seed, purpose=purpose)
             for purpose in ("sample", "pilot", "ties")
         )
+        self._order = order
         ranking = np.empty(0, np.int64)
         if self.pairs > PILOT_CALLS:  # fewer are all asked
-            self._candidates, scores = choose_scores(sides, candidates, embedding_model)
+            try:
+                self._candidates, scores = choose_scores(
+                    sides,
+                    candidates,
+                    embedding_model,
+                    yes=self._spec.yes,
+                    dry_run=self._spec.dry_run,
+                )
+            except DryRunEnd as end:
+                raise DryRunEnd(add_estimates(self._estimate(self.pairs), end.estimate)) from None
             ranking = rank_pairs(scores, ties, adjust=self._candidates != SCORES)
         problem = PairProblem(
             size=self.pairs,
@@ -221,7 +246,6 @@ class _Join:
             delta=1 - self._confidence,
             confirm=self._confirm,
         )
-        self._order = order
         self._decider = PairDecider(problem)
 
     def decide(self) -> None:
@@ -272,46 +296,95 @@ class _Join:
         if self._spec.dry_run:
             wave = self._oracle.estimate(items)
             if wave is not None and wave.prompts:
+                asked = self._decider.decisions.pairs
                 calls = self.pairs if expectation is None else expectation.calls
-                raise DryRunEnd(self._estimate(calls - len(self._decider.decisions.pairs)))
-        elif not self._is_allowed and expectation is None:
+                all_left = self._estimate(calls - len(asked), asked)
+                least = replace(wave, rows=self.pairs)
+                raise DryRunEnd(max(all_left, least, key=lambda each: each.prompts))
+        elif not self._consent.is_always_given and expectation is None:
             wave = self._oracle.estimate(items)
             if wave is not None:
-                confirm_cost(wave.cost_usd, f"{wave.prompts:,} prompts")
+                self._consent.obtain([wave.cost_usd], f"{wave.prompts:,} prompts")
 
     def _confirm(self, expectation: Expectation) -> None:
         """Obtain the consent to what is expected after the pilot."""
         if isinstance(self._oracle, PromptOracle):
-            self._oracle.expect(expectation.calls)
-            if not self._is_allowed and not self._spec.dry_run:
-                estimate = self._estimate(expectation.calls - expectation.asked)
+            asked = self._decider.decisions.pairs
+            more = expectation.calls - expectation.asked
+            self._oracle.expect(self._questions(asked) + self._questions_left(more, asked))
+            if not self._consent.is_always_given and not self._spec.dry_run:
+                estimate = self._estimate(more, asked)
                 share = format_percent(expectation.calls / self.pairs)
                 what = (
                     f"about {expectation.calls:,} of {self.pairs:,} pairs, {share}; "
                     f"{expectation.asked:,} of them were asked"
                 )
-                so_far = f"The {pluralize(expectation.asked, 'answer')} so far are stored"
-                confirm_cost(estimate.cost_usd, what, so_far=so_far)
+                self._consent.obtain([estimate.cost_usd], what, expectation.calls)
 
-    def _estimate(self, calls: int) -> RowsEstimate:
-        """Return the estimated cost of so many calls, from a sample of all pairs."""
-        sample = self._oracle.estimate(
-            self._items(self._order.first(_SAMPLED_PAIRS)[:_SAMPLED_PAIRS])
-        )
-        return (
-            no_cost(self.pairs)
-            if sample is None
-            else replace(scale_estimate(sample, calls), rows=self.pairs)
+    def _estimate(self, calls: int, asked: NDArray[np.int64] = _NO_PAIRS) -> RowsEstimate:
+        """
+        Return the estimated cost of asking so many pairs, from a sample of those not asked.
+
+        ``asked`` are the pairs that were asked.
+        """
+        if calls <= 0 or not isinstance(self._oracle, PromptOracle):
+            return no_cost(self.pairs)
+        wanted = len(asked) + _SAMPLED_PAIRS
+        while True:
+            first = self._order.first(wanted)
+            items = self._oracle.not_asked(self._items(first))
+            if len(items) or len(first) == self.pairs:
+                break
+            wanted *= 2
+        sample = self._oracle.estimate(items[:_SAMPLED_PAIRS])
+        questions = self._questions_left(calls, asked)
+        return replace(scale_estimate(sample, questions), rows=self.pairs)
+
+    def _questions(self, pairs: NDArray[np.int64]) -> int:
+        """Return the number of different questions about ``pairs``."""
+        return len(np.unique(self._items(pairs)))
+
+    def _questions_left(self, calls: int, asked: NDArray[np.int64]) -> int:
+        """Return how many different questions so many pairs have, drawn from those not asked."""
+        left, right = self._oracle.texts.contents
+        questions = len(left) * len(right) - self._questions(asked)
+        pairs = self.pairs - len(asked)
+        if not pairs or not questions:
+            return 0
+        # Each question is that of so many pairs, of which any one suffices.
+        copies = pairs / questions
+        drawn_share = min(max(calls, 0) / pairs, 1.0)
+        return round(float(questions * (1 - (1 - drawn_share) ** copies)))
+
+    @property
+    def _stores_answers(self) -> bool:
+        return isinstance(self._oracle, PromptOracle) and not self._spec.fresh
+
+    def _so_far(self) -> str:
+        """Return what a user who declines has paid for."""
+        asked = len(self._decider.decisions.pairs)
+        if not asked:
+            return "Nothing was sent"
+        if self._stores_answers:
+            return f"The {pluralize(asked, 'answer')} so far are stored"
+        return "No further prompts were sent"
+
+    def _seen(self) -> PairDecisions:
+        """Return the answers so far, those of the wave that an interrupt has ended included."""
+        seen, (pairs, answers) = self._decider.decisions, self._last
+        sources = np.full(len(pairs), self._decider.source, np.int8)
+        return replace(
+            seen,
+            pairs=np.append(seen.pairs, pairs),
+            answers=np.append(seen.answers, answers),
+            sources=np.append(seen.sources, sources),
         )
 
     def result(self, how: How, suffixes: tuple[str, str]) -> DataFrame:
         """Return the pairs that were found so far, with their report."""
-        seen = self._decider.decisions
-        pairs, answers = (
-            np.append(seen.pairs, self._last[0]),
-            np.append(seen.answers, self._last[1]),
-        )
-        found = joined_rows(self._frames, self._positions(pairs[answers == YES]), how, suffixes)
+        seen = self._seen()
+        pairs = seen.pairs[seen.answers == YES]
+        found = joined_rows(self._frames, self._positions(pairs), how, suffixes)
         store_report(found, self._report())
         return found
 
@@ -330,10 +403,10 @@ class _Join:
         hint = (
             f"The {pluralize(asked, 'answer')} so far are stored and will not be requested again."
         )
-        return Interrupted(msg, hint=hint, partial=found)
+        return Interrupted(msg, hint=hint if self._stores_answers else None, partial=found)
 
     def _report(self) -> JoinReport:
-        seen, oracle = self._decider.decisions, self._oracle
+        seen, oracle = self._seen(), self._oracle
         items = self._items(seen.pairs)
         return JoinReport(
             pairs=self.pairs,

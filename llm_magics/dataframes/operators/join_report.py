@@ -81,14 +81,26 @@ class JoinReport:
         return dict(zip(SOURCES, counts.tolist(), strict=True))
 
     @property
-    def estimated_recall(self) -> float:
-        """The estimated share of all true pairs that were found."""
+    def _is_decided(self) -> bool:
+        return self._decisions.is_decided or self.is_complete
+
+    @property
+    def estimated_recall(self) -> float | None:
+        """The estimated share of all true pairs that were found; ``None`` after an interrupt."""
+        if not self._is_decided:
+            return None
         total = self.found + self._decisions.expected_left
         return self.found / total if total else 1.0
 
     @property
-    def recall_interval(self) -> tuple[float, float]:
-        """An interval for the share of all true pairs that were found, with the confidence."""
+    def recall_interval(self) -> tuple[float, float] | None:
+        """
+        An interval for the share of all true pairs that were found, with the confidence.
+
+        It is ``None`` after an interrupt, which nothing bounds.
+        """
+        if not self._is_decided:
+            return None
         total = self.found + self._decisions.most_left
         return self.found / total if total else 1.0, 1.0
 
@@ -115,7 +127,7 @@ class JoinReport:
         ]
         if self.is_complete:
             parts.append("recall 1" + (f": {self.why_complete}" if self.why_complete else ""))
-        else:
+        elif self.recall_interval is not None:
             least, confidence = self.recall_interval[0], format_confidence(self.confidence)
             parts.append(
                 f"recall at least {floor(1000 * least + 1e-9) / 1000:.3f} with {confidence} "

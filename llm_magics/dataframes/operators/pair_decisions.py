@@ -101,6 +101,7 @@ class PairDecisions:
             pairs it was drawn from; all 0 if every pair was asked.
         most_left: the upper bound of the positives that were not found, with the confidence.
         expectation: what the pilot made expect; ``None`` if all pairs were asked without one.
+        is_decided: whether the promise holds; false while pairs are asked, and after an interrupt.
     """
 
     pairs: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
@@ -111,6 +112,7 @@ class PairDecisions:
     rest: int = 0
     most_left: int = 0
     expectation: Expectation | None = None
+    is_decided: bool = False
 
     @property
     def positives(self) -> int:
@@ -131,10 +133,17 @@ class _Plan(NamedTuple):
 
 
 class PairDecider:
-    """Decides a `PairProblem`; ``decisions`` has the answers so far, also after an error."""
+    """
+    Decides a `PairProblem`.
+
+    Attributes:
+        decisions: the answers so far, also after an error.
+        source: why the pairs of the last wave were asked, also if an error ended it.
+    """
 
     def __init__(self, problem: PairProblem) -> None:
         self.decisions = PairDecisions()
+        self.source = PILOT
         self._problem = problem
         ranked = len(problem.ranking)
         self._bounds = rank_bounds(problem.size)
@@ -157,6 +166,7 @@ class PairDecider:
         problem, decisions = self._problem, self.decisions
         if problem.size <= PILOT_CALLS:
             self._ask(np.arange(problem.size), REST)
+            decisions.is_decided = True
             return decisions
         self._ask_pilot()
         plan, confirmed = self._best_plan(), 0
@@ -181,6 +191,7 @@ class PairDecider:
 
     def _ask(self, pairs: NDArray[np.int64], source: int) -> NDArray[np.int8]:
         """Return the answers to pairs that were not asked before."""
+        self.source = source
         answers = self._problem.ask(pairs)
         seen = self.decisions
         seen.pairs = np.append(seen.pairs, pairs)
@@ -362,6 +373,7 @@ class PairDecider:
     def _conclude(self) -> None:
         """Fill in what the sample shows."""
         seen, sample = self.decisions, self._sample
+        seen.is_decided = True
         left = self._problem.size - len(self._asked)
         if sample is not None:
             seen.drawn, seen.found, seen.rest = sample.drawn, sample.found, sample.size

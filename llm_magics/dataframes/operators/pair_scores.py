@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from llm_magics.dataframes.embed import resolve_vectors
+from llm_magics.dataframes.embedding_run import EmbeddingPlan
 from llm_magics.dataframes.operators.blocking import (
     DenseScores,
     GivenScores,
     PairScores,
     TextScores,
 )
+from llm_magics.dataframes.operators.consent import DryRunEnd
 from llm_magics.dataframes.rows import get_column
 from llm_magics.dataframes.vectors import find_embedding_model, is_vector_column, with_tags
 from llm_magics.errors import UsageError, abbreviate
+from llm_magics.runtime.embedding import EmbedOptions
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -71,7 +75,12 @@ class Side(NamedTuple):
 
 
 def choose_scores(
-    sides: tuple[Side, Side], candidates: Any, embedding_model: str | None
+    sides: tuple[Side, Side],
+    candidates: Any,
+    embedding_model: str | None,
+    *,
+    yes: bool = False,
+    dry_run: bool = False,
 ) -> tuple[str, PairScores]:
     """
     Return the kind of scores, and the scores of all pairs of compared rows.
@@ -80,8 +89,11 @@ def choose_scores(
         sides: the left and the right table.
         candidates: ``auto``, ``vectors``, ``ngrams``, or an array of scores.
         embedding_model: the model that embeds texts.
+        yes: do not ask for confirmation of the cost of embedding.
+        dry_run: send nothing.
 
     Raises:
+        DryRunEnd: with ``dry_run``, texts have no stored vectors; it has the estimate of these.
         UsageError: ``candidates`` is something else, the vectors cannot be compared, or the cost of
             embedding is not confirmed.
         LLMError: the texts cannot be embedded.
@@ -97,10 +109,12 @@ def choose_scores(
         candidates == AUTO and not have_vectors and embedding_model is None
     ):
         return NGRAMS, TextScores(sides[0].texts(), sides[1].texts())
-    return VECTORS, _of_vectors(sides, embedding_model)
+    return VECTORS, _of_vectors(sides, embedding_model, yes=yes, dry_run=dry_run)
 
 
-def _of_vectors(sides: tuple[Side, Side], embedding_model: str | None) -> DenseScores:
+def _of_vectors(
+    sides: tuple[Side, Side], embedding_model: str | None, *, yes: bool, dry_run: bool
+) -> DenseScores:
     """Return the scores of stored vectors; texts are embedded, by the model of stored vectors."""
     columns = [side.column() for side in sides]
     stored = [column is not None and is_vector_column(column) for column in columns]
@@ -114,16 +128,34 @@ def _of_vectors(sides: tuple[Side, Side], embedding_model: str | None) -> DenseS
         msg = f"The tables have vectors of {names}, which cannot be compared."
         raise UsageError(msg, hint="Embed both with one model, or choose columns: on_left=…")
     model = embedding_model or next(iter(models), None)
+    if dry_run:
+        texts = [
+            side.texts() for side, is_stored in zip(sides, stored, strict=True) if not is_stored
+        ]
+        _end_dry_run(list(chain.from_iterable(texts)), model)
     left, right = (
         resolve_vectors(column.iloc[side.rows])
         if is_stored and column is not None
-        else resolve_vectors(side.texts(), model)
+        else resolve_vectors(side.texts(), model, yes=yes)
         for side, column, is_stored in zip(sides, columns, stored, strict=True)
     )
     if left.shape[1] != right.shape[1]:
         msg = f"The vectors have {left.shape[1]} and {right.shape[1]} dimensions."
         raise UsageError(msg, hint="Embed both columns with the same model.")
     return DenseScores(left, right)
+
+
+def _end_dry_run(texts: list[str], model: str | None) -> None:
+    """
+    End a dry run if texts would be embedded.
+
+    Raises:
+        DryRunEnd: some have no stored vectors.
+    """
+    plan = EmbeddingPlan(texts=texts, model=model, options=EmbedOptions(), on_error="null")
+    estimate = plan.estimate()
+    if estimate.prompts:
+        raise DryRunEnd(estimate)
 
 
 def _given(sides: tuple[Side, Side], candidates: Any) -> GivenScores:

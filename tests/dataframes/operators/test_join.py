@@ -13,9 +13,11 @@ import pytest
 
 import llm_magics as lm
 from llm_magics import errors
+from llm_magics.dataframes.operators import join
+from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.host import TerminalHost, install_host
 from tests.support.judge import Judge
-from tests.support.serving import serving
+from tests.support.serving import Asked, Says, as_json, serving
 
 STATEMENT = "{{ left.text }} matches {{ right.text }}"
 WORDS = ["amber", "birch", "cedar", "delta", "ember", "fjord", "grove", "heath", "islet", "jetty"]
@@ -263,6 +265,100 @@ def test_a_dry_run_without_answers_is_about_all_pairs(service: Judge) -> None:
     assert (estimate.rows, estimate.prompts) == (3_600, 3_600)
     assert service.paid == []
     assert left.llm.join(right, STATEMENT, oracle=same_name, dry_run=True).prompts == 0
+
+
+def test_the_cost_is_that_of_pairs_not_yet_asked(service: Judge) -> None:
+    """Also for the second confirmation, and for a dry run after an interrupted sample."""
+    left, right = tables(40)
+    lm.config.prices = {"lab/m": {"input_usd": 5.0, "output_usd": 5.0}}
+    spec = RowPrompts(text=STATEMENT)
+    run = join._Join((left, right), spec, None, recall=0.9, confidence=0.95)
+    run.prepare("auto", (None, None), None, 0)
+    first = run._order.first(900)[:900]
+    run._oracle.ask(run._items(first))
+    estimate = run._estimate(100, first)
+    assert estimate.prompts == 100
+    assert estimate.cost_usd is not None
+    assert estimate.cost_usd > 0
+    assert run._estimate(-50, first).prompts == 0
+
+
+def test_copies_of_rows_are_paid_for_once(service: Judge) -> None:
+    """A dry run is about different pairs of contents."""
+    left, right = tables(5)
+    many = pd.concat([left] * 10, ignore_index=True), pd.concat([right] * 8, ignore_index=True)
+    estimate = many[0].llm.join(many[1], STATEMENT, dry_run=True)
+    assert (estimate.rows, estimate.prompts) == (2_000, 25)
+    found = many[0].llm.join(many[1], STATEMENT)
+    assert (len(service.paid), found.llm.report.found) == (25, 400)
+    assert many[0].llm.join(many[1], STATEMENT, dry_run=True).prompts == 0
+
+
+def test_an_interrupted_join_promises_nothing(service: Judge) -> None:
+    """Its report counts the wave that was cut off."""
+    left, right = tables(20)
+
+    def holds(said: str) -> bool:
+        if len(service.paid) == 30:
+            os.kill(os.getpid(), signal.SIGINT)
+            service.delay_s = 5.0
+        return matches(said)
+
+    service.holds = holds
+    with pytest.raises(errors.Interrupted, match=r"Stopped: (\d+) of 400") as caught:
+        left.llm.join(right, STATEMENT, concurrency=2)
+    report = caught.value.partial.llm.report
+    assert (report.recall_interval, report.estimated_recall) == (None, None)
+    assert "recall" not in str(report)
+    assert report.asked == len(report.frame()) >= 27
+    assert report.sources["pilot"] == report.asked
+    assert report.found == len(caught.value.partial)
+
+
+def test_answers_of_a_function_are_not_stored() -> None:
+    """So an interrupt does not say that they are."""
+    left, right = tables(6)
+    calls: list[str] = []
+
+    def stop(row: pd.Series[Any]) -> bool:
+        calls.append(row["left.text"])
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(errors.Interrupted) as caught:
+        left.llm.join(right, STATEMENT, oracle=stop)
+    assert caught.value.hint is None
+    assert len(caught.value.partial) == 9
+
+
+def test_a_dry_run_embeds_nothing(own_settings: None) -> None:
+    """It adds the cost of the vectors; ``yes`` allows that too."""
+    seen: list[str] = []
+
+    def embed(asked: Asked) -> Says:
+        texts = asked.json()["input"]
+        seen.extend(texts)
+        draw = np.random.default_rng(0).standard_normal((len(texts), 8)).tolist()
+        return as_json({"data": [{"index": n, "embedding": row} for n, row in enumerate(draw)]})
+
+    left, right = tables(20)
+    options: dict[str, Any] = {"candidates": "vectors", "oracle": same_name}
+    with serving(embed) as server:
+        lm.config.providers = {"lab": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        lm.config.embedding_model, lm.config.model = "lab/e", "lab/m"
+        lm.config.cache_dir = "cache"
+        lm.config.prices = {"lab/e": {"input_usd": 1e6}}
+        estimate = left.llm.join(right, STATEMENT, **options, dry_run=True)
+        assert (estimate.rows, estimate.prompts, seen) == (400, 40, [])
+        assert estimate.cost_usd > 40
+        asking = left.llm.join(right, STATEMENT, candidates="vectors", dry_run=True)
+        assert asking.prompts == 440
+        with pytest.raises(errors.UsageError, match="Confirmation is required"):
+            left.llm.join(right, STATEMENT, **options)
+        assert left.llm.join(right, STATEMENT, **options, yes=True).llm.report.found == 20
+        assert len(seen) == 40
+        assert left.llm.join(right, STATEMENT, **options, dry_run=True).prompts == 0
 
 
 @pytest.mark.parametrize(
