@@ -103,7 +103,7 @@ def aggregate(  # noqa: PLR0913 (as for lm.prompt)
     except DryRunEnd as end:
         return replace(end.estimate, rows=len(table.index))
     except KeyboardInterrupt:
-        raise _interrupted(table, tree) from None
+        raise _interrupted(table, tree, is_stored=not prompt_spec.fresh) from None
     if dry_run:
         return no_cost(len(table.index))
     return announce_result(build_result(table, tree))
@@ -163,10 +163,11 @@ def announce_result(found: DataFrame) -> DataFrame:
     return found
 
 
-def _interrupted(table: Table, tree: ClaimTree) -> Interrupted:
+def _interrupted(table: Table, tree: ClaimTree, *, is_stored: bool) -> Interrupted:
     """Return the exception for an interrupt."""
     answered = sum(group.answer is not None for group in table.groups)
     done = pluralize(tree.spending.calls + tree.spending.cached, "answer")
     msg = f"Stopped: {answered:,} of {pluralize(len(table.groups), 'group')} are answered."
     hint = f"The {done} to prompts are stored and will not be requested again."
-    return Interrupted(msg, hint=hint, partial=build_result(table, tree))
+    partial = build_result(table, tree)
+    return Interrupted(msg, hint=hint if is_stored else None, partial=partial)

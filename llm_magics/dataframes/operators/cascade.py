@@ -92,7 +92,9 @@ class Cascade(ABC):
         for side, label in ((self.kept, YES), (self.dropped, NO)):
             unseen = side.rows[~is_asked[side.rows]]
             labels[unseen] = label
-        precision, recall = estimate_quality(self.table, self.kept, self.dropped, self.delta)
+        precision, recall = estimate_quality(
+            self.table, self.kept, self.dropped, self.delta, self.trainer.probability
+        )
         return Decisions(
             labels=labels,
             is_asked=is_asked,

@@ -35,6 +35,7 @@ class Consent:
         self._is_dry = prompt_spec.dry_run
         is_allowed = prompt_spec.yes or session.config.budget is not None
         self._is_always_given = self._is_given = is_allowed and not self._is_dry
+        self._is_fresh = prompt_spec.fresh
         self._reason, self._so_far = "", "Nothing was sent"
 
     def renew(self, reason: str, answers: int) -> None:
@@ -45,7 +46,9 @@ class Consent:
         """
         self._is_given = self._is_always_given
         self._reason = f", {reason}"
-        self._so_far = f"The {pluralize(answers, 'answer')} so far are stored"
+        self._so_far = "No further prompts were sent"
+        if not self._is_fresh:
+            self._so_far = f"The {pluralize(answers, 'answer')} so far are stored"
 
     def obtain(
         self, estimate: Callable[[], RowsEstimate], later: Callable[[], RowsEstimate]

@@ -91,13 +91,19 @@ def estimate_quality(
     kept: Sampled,
     dropped: Sampled,
     delta: float,
+    probability: NDArray[np.float64],
 ) -> tuple[Estimate, Estimate]:
-    """Return precision and recall with intervals that hold together with probability 1-δ."""
+    """
+    Return precision and recall with intervals that hold together with probability 1-δ.
+
+    ``probability`` is the calibrated probability of yes for each row of the table. Estimates depend
+    on it only for regions without a sample, of which the interval contains every value.
+    """
     labels = table.labels
     known = int((labels == YES).sum())
     kept_unseen = int((labels[kept.rows] == UNKNOWN).sum())
-    false = _unseen(labels, kept, NO, delta / 2)
-    missed = _unseen(labels, dropped, YES, delta / 2)
+    false = _unseen(labels, kept, NO, delta / 2, 1 - probability)
+    missed = _unseen(labels, dropped, YES, delta / 2, probability)
     precision = [_share(known + kept_unseen - each, known + kept_unseen) for each in false]
     recall = [
         _share(known + kept_unseen - f, known + kept_unseen - f + m)
@@ -112,17 +118,24 @@ def estimate_quality(
 
 
 def _unseen(
-    labels: NDArray[np.int8], side: Sampled, label: int, delta: float
+    labels: NDArray[np.int8],
+    side: Sampled,
+    label: int,
+    delta: float,
+    probability: NDArray[np.float64],
 ) -> tuple[float, float, float]:
     """Return an estimate and the bounds of the number of unseen rows with a label."""
-    unseen = int((labels[side.rows] == UNKNOWN).sum())
+    unseen_rows = side.rows[labels[side.rows] == UNKNOWN]
+    unseen = len(unseen_rows)
     if not unseen:
         return 0.0, 0.0, 0.0
     values = (labels[side.sample] == label).astype(np.float64)
     # The region was chosen by the same sample.
     low, high = sum_bounds(values, len(side.rows), delta / side.choices)
     seen = int((labels[side.rows] == label).sum())
-    expected = unseen * float(values.mean()) if len(values) else unseen / 2
+    expected = (
+        unseen * float(values.mean()) if len(values) else float(probability[unseen_rows].sum())
+    )
     return (
         float(min(max(expected, 0), unseen)),
         float(min(max(low - seen, 0), unseen)),

@@ -184,5 +184,7 @@ def _interrupted(run: FilterRun, select: Select, *, has_report: bool) -> Interru
     asked = run.asked
     result = _with_report(select(run.kept), run.report(), has_report=has_report)
     msg = f"Stopped: the oracle was asked about {asked:,} of {run.questions:,} rows."
-    hint = "Their answers are stored and will not be requested again." if asked else None
+    hint = None
+    if asked and run.stores_answers:
+        hint = "Their answers are stored and will not be requested again."
     return Interrupted(msg, hint=hint, partial=result)

@@ -115,10 +115,10 @@ class FilterRun:
             prompt_spec=self._spec,
         )
         found: list[Proxy] = []
-        if proxy is not None and proxy != "auto":
+        if isinstance(proxy, str) and proxy == "auto":
+            found = candidates(task) if self._is_worth_a_proxy else []
+        elif proxy is not None:
             found = named_proxies(task, proxy)
-        elif proxy is not None and self._is_worth_a_proxy:
-            found = candidates(task)
         if self._spec.dry_run:
             found = [each for each in found if not each.is_paid]
         if not self._is_worth_a_proxy or (proxy is None and not self._target.has_fixed_budget):
@@ -157,11 +157,12 @@ class FilterRun:
         self._oracle.expect(self.questions)
         table.ask(table.order)
         nothing, count = Sampled.none(), len(table)
-        precision, recall = estimate_quality(table, nothing, nothing, 0.05)
+        unknown = np.full(count, np.nan)
+        precision, recall = estimate_quality(table, nothing, nothing, 0.05, unknown)
         self._decisions = Decisions(
             labels=table.labels,
             is_asked=np.ones(count, np.bool_),
-            probability=np.full(count, np.nan),
+            probability=unknown,
             kept=nothing,
             dropped=nothing,
             pilot_calls=0,

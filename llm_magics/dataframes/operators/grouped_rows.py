@@ -116,9 +116,14 @@ def find_template(frame: DataFrame, by: Sequence[Hashable], on: Any) -> str:
     for name in names:
         get_column(frame, name)
     if len(names) == 1:
-        return f"{{{{ row[{json.dumps(str(names[0]))}] }}}}"
-    quoted = [json.dumps(str(name)) for name in names]
+        return f"{{{{ row[{_quote(names[0])}] }}}}"
+    quoted = [_quote(name) for name in names]
     return "\n".join(f"{{{{ {name} }}}}: {{{{ row[{name}] }}}}" for name in quoted)
+
+
+def _quote(name: Hashable) -> str:
+    """Return the name of a column as a string in a template, which has no surrogate pairs."""
+    return json.dumps(str(name), ensure_ascii=False)
 
 
 def _only_text_column(frame: DataFrame, by: Sequence[Hashable]) -> Hashable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -88,6 +89,9 @@ class ColumnScores:
         self.name = str(name)
         self.errors: dict[int, LLMError] = {}
         column = get_column(frame, name)
+        if column.dtype == object:  # the columns of polars and pyarrow
+            with suppress(TypeError, ValueError):
+                column = pd.to_numeric(column, errors="raise")
         if not pd.api.types.is_numeric_dtype(column.dtype):
             msg = f"The column of scores {name!r:.60} has the type {column.dtype}, not numbers."
             hint = f"Convert it: df[{name!r}] = pd.to_numeric(df[{name!r}])"

@@ -148,7 +148,9 @@ def read_pack(question: RowQuestion, texts: Sequence[str], value: Any) -> dict[i
     Rows without an answer, with several, or with one that does not fit the schema, are left out.
     """
     answers = value.get(_ANSWERS) if isinstance(value, Mapping) else None
-    found = [each for each in answers or () if isinstance(each, Mapping)]
+    if not isinstance(answers, list):
+        return {}
+    found = [each for each in answers if isinstance(each, Mapping)]
     counts = Counter(str(each.get(_ROW)) for each in found)
     by_id = {str(each.get(_ROW)): each.get(FIELD) for each in found}
     return {

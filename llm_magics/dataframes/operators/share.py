@@ -10,13 +10,14 @@ import pandas as pd
 
 from llm_magics._util.tables import CompactFrame
 from llm_magics._util.text import pluralize
-from llm_magics._util.validation import check_integer
+from llm_magics._util.validation import check_integer, require_package
 from llm_magics.dataframes.operators.choose_oracle import create_oracle
 from llm_magics.dataframes.operators.consent import Consent, add_estimates, no_cost
 from llm_magics.dataframes.operators.cross_fitting import correlation, labelled_rows
 from llm_magics.dataframes.operators.finite_population import labels_to_halve
 from llm_magics.dataframes.operators.groups import group_columns, group_rows
 from llm_magics.dataframes.operators.labelled_sample import UNKNOWN, Labels
+from llm_magics.dataframes.operators.model_oracle import PromptOracle
 from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.oracle import FAILED
 from llm_magics.dataframes.operators.prediction_powered import Predictions, estimate_shares
@@ -112,10 +113,12 @@ def share(  # noqa: PLR0913 (as for lm.prompt)
         more would halve the interval). Its ``.llm.report`` is a `ShareReport`.
 
     Raises:
-        UsageError: the prompt names no column of the rows, or the cost needs confirmation.
+        UsageError: the prompt names no column of the rows, the extra ``operators`` is not
+            installed, or the cost needs confirmation.
         Interrupted: ``partial`` has the estimates from the answers so far.
         LLMError: an error that affects all rows.
     """
+    require_package("scipy", "share", extra="operators")
     check_parameters(share, parameters)
     check_single_oracle(oracle, model)
     prompt_spec = RowPrompts(
@@ -338,9 +341,12 @@ class _Survey:
             known = self._sample.items
             self._answers[known] = oracle.ask(known)  # they are stored
             wanted -= len(left)
-        msg = f"Stopped: {wanted:,} of {pluralize(len(items), 'label')} are stored."
+        is_stored = isinstance(oracle, PromptOracle) and not self._spec.fresh
+        state = "are stored" if is_stored else "have answers"
+        msg = f"Stopped: {wanted:,} of {pluralize(len(items), 'label')} {state}."
+        hint = "They will not be requested again." if is_stored else None
         partial = self._result()[0] if (self._answers != UNKNOWN).any() else None
-        return Interrupted(msg, hint="They will not be requested again.", partial=partial)
+        return Interrupted(msg, hint=hint, partial=partial)
 
     def _known_labels(self, is_known: NDArray[np.bool_]) -> int:
         """Return the largest number of labels whose items are all known."""

@@ -38,7 +38,7 @@ from llm_magics.dataframes.operators.tournament import (
 from llm_magics.dataframes.reports import announce, store_report, sum_known
 from llm_magics.dataframes.row_prompts import RowPrompts
 from llm_magics.dataframes.rows import OnError, to_frame
-from llm_magics.errors import Interrupted, LLMError, UsageError
+from llm_magics.errors import Interrupted, LLMError, UsageError, abbreviate
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -181,11 +181,12 @@ class _Search:
         Raises:
             UsageError: ``scores`` or ``rows_per_prompt`` is something else.
         """
-        if scores is not None and scores in list(self.frame.columns):
+        is_name = scores is not None and pd.api.types.is_hashable(scores)
+        if is_name and scores in list(self.frame.columns):
             self._scores = ColumnScores(self.frame, scores, self._codes)
             return
         if scores is not None and not isinstance(scores, str):
-            msg = f"The DataFrame has no column of scores {scores!r:.60}."
+            msg = f"The DataFrame has no column of scores {abbreviate(scores)}."
             raise UsageError(msg, hint="Pass the name of a column, or of a model.")
         check_columns_free(self.frame, [SCORE], "The column")
         spare = _spare_prompts(self._count, self._k)
@@ -291,7 +292,7 @@ class _Search:
         hint = (
             f"The {pluralize(done, 'answer')} so far are stored and will not be requested again."
         )
-        return Interrupted(msg, hint=hint, partial=found)
+        return Interrupted(msg, hint=None if self._spec.fresh else hint, partial=found)
 
     @property
     def _rows(self) -> int:

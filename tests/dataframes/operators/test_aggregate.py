@@ -15,6 +15,9 @@ import pytest
 import llm_magics as lm
 from llm_magics import errors
 from llm_magics.dataframes.operators import claim_tree
+from llm_magics.dataframes.operators.grouped_rows import find_template
+from llm_magics.dataframes.operators.questions import statement_texts
+from llm_magics.dataframes.row_prompts import RowPrompts
 from tests.support.analyst import Analyst
 from tests.support.serving import serving
 
@@ -333,3 +336,11 @@ def test_a_recording_replays_all_prompts(service: Analyst) -> None:
     pd.testing.assert_frame_equal(again, found)
     assert str(again.llm.report) == str(found.llm.report)
     assert service.paid == paid
+
+
+def test_names_of_columns_may_have_any_letter() -> None:
+    """Also those beyond the first 65,536, which JSON writes as two."""
+    frame = pd.DataFrame({"review 😀": ["fine"], "größe": ["big"]})
+    for on in ("review 😀", ["review 😀", "größe"]):
+        template = find_template(frame, [], on)
+        assert "fine" in statement_texts(frame, RowPrompts(text=template))[0]

@@ -163,3 +163,16 @@ def test_a_long_report_breaks_between_its_parts() -> None:
     shown = wrap_parts("one 1 · two 2 · three 3 · four", 14)
     assert shown.splitlines() == ["one 1 · two 2", "three 3 · four"]
     assert wrap_parts("a part longer than the width", 5) == "a part longer than the width"
+
+
+@pytest.mark.parametrize("kind", [pd.Series, np.array, pl.Series])
+@pytest.mark.parametrize(
+    ("operator", "name"), [("filter", "proxy"), ("share", "proxy"), ("topk", "scores")]
+)
+def test_a_column_is_named_and_not_passed(
+    service: Judge, operator: str, name: str, kind: Callable[[Any], Any]
+) -> None:
+    """Its truth value is ambiguous."""
+    scores = kind(table()["score"].tolist())
+    with pytest.raises(errors.UsageError, match=r"Invalid value for proxy|no column of scores"):
+        OPERATORS[operator](table(), **{name: scores})

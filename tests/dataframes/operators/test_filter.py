@@ -554,3 +554,43 @@ def test_far_more_questions_than_planned_are_confirmed_again(
     planned, more = (dollars(each) for each in host.questions[-2:])
     assert 0 < more < 10 * planned
     assert frame.llm.filter(STATEMENT, **options, dry_run=True).prompts > 0
+
+
+@pytest.mark.parametrize("target", ["precision", "recall"])
+def test_the_other_measure_is_estimated_by_the_proxy(target: str) -> None:
+    """Precision alone leaves the rows that are dropped without a sample."""
+    frame = reviews(1500)
+    kept = frame.llm.filter(
+        STATEMENT, **{target: 0.9}, oracle="label", proxy="score", max_calls=300
+    )
+    report = kept.llm.report
+    precision, recall = quality(frame, kept)
+    assert report.precision.value == pytest.approx(precision, abs=0.1)
+    assert report.recall.value == pytest.approx(recall, abs=0.1)
+    assert report.recall.low <= recall <= report.recall.high
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_only_stored_answers_are_called_so(service: Judge, fresh: bool) -> None:
+    """The same call with ``fresh``, or with a function as the oracle, asks again."""
+    frame = pd.DataFrame({"text": [f"yes {n}" for n in range(9)]})
+
+    def interrupt(statement: str) -> bool:
+        if len(service.paid) == 4:
+            os.kill(os.getpid(), signal.SIGINT)
+            service.delay_s = 5.0
+        return True
+
+    service.holds = interrupt
+    with pytest.raises(errors.Interrupted) as raised:
+        frame.llm.filter(STATEMENT, concurrency=1, fresh=fresh)
+    assert bool(raised.value.hint) is not fresh
+
+    def stop(row: pd.Series[Any]) -> bool:
+        if row["text"] == "yes 3":
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(errors.Interrupted) as raised:
+        frame.llm.filter(STATEMENT, oracle=stop)
+    assert raised.value.hint is None

@@ -78,6 +78,8 @@ def test_only_an_answer_of_its_own_counts(answers: list[Any]) -> None:
         own = [each for each in answers if isinstance(each, dict) and each.get("id") == row]
         is_valid = len(own) == 1 and isinstance(own[0].get("answer"), bool)
         assert read.get(place) == (own[0]["answer"] if is_valid else None)
+    for value in (3, "text", True, {"id": 1}):
+        assert read_pack(YES_NO, ["a"], {"answers": value}) == {}
     assert read_pack(YES_NO, ["a"], [1]) == read_pack(YES_NO, ["a"], {"answers": None}) == {}
 
 

@@ -297,3 +297,14 @@ def test_dask_needs_some_columns_only() -> None:
     pd.testing.assert_frame_equal(found, expected, check_dtype=False)
     with pytest.raises(errors.UsageError, match="no column"):
         parts.llm.share(GOOD, by="shop", oracle="good")
+
+
+def test_scipy_is_required_before_labels_are_paid(
+    service: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hint names the extra."""
+    monkeypatch.setattr("llm_magics._util.validation.find_spec", lambda name: None)
+    with pytest.raises(errors.UsageError, match="share needs scipy") as raised:
+        reviews(30).llm.share(GOOD, proxy=None)
+    assert "operators" in str(raised.value.hint)
+    assert service.paid == []

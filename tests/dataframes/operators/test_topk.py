@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
+import pyarrow as pa
 import pytest
 
 import llm_magics as lm
@@ -362,3 +364,15 @@ def test_a_recording_replays_all_prompts(service: Ranker) -> None:
     pd.testing.assert_frame_equal(again, found)
     assert str(again.llm.report) == str(found.llm.report)
     assert service.paid == paid
+
+
+@pytest.mark.parametrize("kind", [pl.DataFrame, pa.table, pd.DataFrame])
+def test_a_column_of_scores_may_be_of_any_library(service: Ranker, kind: Any) -> None:
+    """Those of polars and pyarrow are columns of objects; texts are no scores."""
+    numbers = [3, 90, 20, None]
+    columns = {"text": ["ticket 3", "ticket 90", "ticket 20", "ticket 1"], "s": numbers}
+    found = lm.topk(kind(columns), URGENT, 2, scores="s")
+    assert found["text"].tolist() == ["ticket 90", "ticket 20"]
+    assert found.llm.report.scores == "s"
+    with pytest.raises(errors.UsageError, match="not numbers"):
+        lm.topk(kind({**columns, "s": ["low", "high", "low", None]}), URGENT, 2, scores="s")
