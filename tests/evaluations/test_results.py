@@ -433,6 +433,8 @@ def test_rows_are_stored_before_the_run_ends(tmp_path: Path) -> None:
     part = next(folder.glob("*.part.jsonl"))
     rows = [json.loads(line)["row"] for line in part.read_text("utf-8").splitlines()[6:]]
     assert [row["item"] for row in rows] == ["i0", "i1", "i2"]
+    lm.config.evaluations = folder
+    assert lm.list_evaluations()["stopped"].tolist() == ["because its process ended"]
 
 
 IDS = st.dictionaries(st.sampled_from("abcdefgh"), st.sampled_from("xyz"))

@@ -112,7 +112,7 @@ class AnswerFile:
     @classmethod
     def load_if_exists(cls, path: Path) -> AnswerFile:
         """
-        Return the answers in ``path``, or none if there is no such file.
+        Return the answers in ``path``, or none if the file does not exist.
 
         Raises:
             UsageError: it cannot be read, or a line is damaged.
