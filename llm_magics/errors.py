@@ -178,6 +178,8 @@ class ProviderError(LLMError):
         request_id: the service's identifier of the request.
         retry_after: seconds until a retry may succeed, if the service sent them.
         retryable: whether the same request may succeed later.
+        may_be_billed: whether the service may bill the request, because it was sent completely
+            and neither an answer nor an error was received.
         body: the response of the service, decoded if it was JSON.
         partial: the part of the answer that was received: a `Response` from ``lm.ask`` and
             similar functions, a `ModelResponse` from a provider.
@@ -198,6 +200,7 @@ class ProviderError(LLMError):
         request_id: str | None = None,
         retry_after: float | None = None,
         retryable: bool | None = None,
+        may_be_billed: bool = False,
         body: Any = None,
     ) -> None:
         if (
@@ -212,6 +215,7 @@ class ProviderError(LLMError):
         self.code = code if code is None or type(code) is int else _as_text(code)
         self.request_id = None if request_id is None else _as_text(request_id)
         self.retry_after = retry_after
+        self.may_be_billed = may_be_billed
         self.body = body
         if retryable is not None:
             self.retryable = retryable
@@ -226,6 +230,7 @@ class ProviderError(LLMError):
             "request_id": self.request_id,
             "retry_after": self.retry_after,
             "retryable": self.retryable,
+            "may_be_billed": self.may_be_billed,
             "body": self.body,
         }
 

@@ -153,20 +153,18 @@ class Transport:
         """
         total = self.timeouts.total
         deadline = None if total is None else time.monotonic() + total
-        client = self._client()
+        request = _Request(method=method, path=path, body=body, headers=headers, idle_s=idle_s)
         try:
-            sending = self._send(client, method, path, body, headers, idle_s)
-            response, connection = await (
-                sending if deadline is None else await_until(deadline, sending)
-            )
+            sending = self._send(self._client(), request)
+            response = await (sending if deadline is None else await_until(deadline, sending))
             self._has_answered = True
             request_timing = REQUEST_TIMING.get()
             if request_timing is not None:
-                _record_start(request_timing, connection, response.request)
+                _record_start(request_timing, request.trace, response.request)
             try:
                 yield ByteStream(
                     response,
-                    sent_at=connection.sent_at,
+                    sent_at=request.trace.sent_at,
                     limits=limits or self.limits,
                     deadline=deadline,
                     timing=request_timing,
@@ -176,20 +174,13 @@ class Transport:
                 if response.headers.get("server") in _CLOSING_SERVERS:
                     await response.extensions["network_stream"].aclose()
         except httpx.HTTPError as error:
-            raise self._map_transport_error(error, idle_s) from None
+            raise self._map_transport_error(error, request) from None
         except DeadlineError:
             msg = f"No complete response from {self.base_url} within {total or 0:g} s (total timeout)."
-            raise ConnectionError(msg, hint="Raise the setting total_s of the provider.") from None
+            hint = "Raise the setting total_s of the provider."
+            raise ConnectionError(msg, hint=hint, may_be_billed=request.may_be_billed) from None
 
-    async def _send(  # noqa: PLR0913, PLR0917 (one request)
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        path: str,
-        body: Any,
-        headers: Mapping[str, str] | None,
-        idle_s: float | None,
-    ) -> tuple[httpx.Response, _ConnectionTrace]:
+    async def _send(self, client: httpx.AsyncClient, request: _Request) -> httpx.Response:
         """
         Send the request with the key or a token, and return the response to it.
 
@@ -198,40 +189,28 @@ class Transport:
         """
         if self.tokens is None:
             auth = _Authorization(self.key, self.key_header, self._basic)
-            return await self._exchange(
-                client, method, path, body, headers, auth=auth, idle_s=idle_s
-            )
+            return await self._exchange(client, request, auth)
         token = await self.tokens.token()
         auth = _Authorization(token.value, KeyHeader(), self._basic)
-        response, trace = await self._exchange(
-            client, method, path, body, headers, auth=auth, idle_s=idle_s
-        )
+        response = await self._exchange(client, request, auth)
         if response.status_code not in self.tokens.rejections:
-            return response, trace
+            return response
         try:
             replacement = await self.tokens.replacement(token)
         except BaseException:
             await response.aclose()
             raise
         if replacement is None:
-            return response, trace
+            return response
         await response.aclose()
         if (renewals := RENEWALS.get()) is not None:
             renewals.count += 1
         auth = _Authorization(replacement.value, KeyHeader(), self._basic)
-        return await self._exchange(client, method, path, body, headers, auth=auth, idle_s=idle_s)
+        return await self._exchange(client, request, auth)
 
-    async def _exchange(  # noqa: PLR0913 (one request)
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        path: str,
-        body: Any,
-        headers: Mapping[str, str] | None,
-        *,
-        auth: httpx.Auth,
-        idle_s: float | None,
-    ) -> tuple[httpx.Response, _ConnectionTrace]:
+    async def _exchange(
+        self, client: httpx.AsyncClient, request: _Request, auth: httpx.Auth
+    ) -> httpx.Response:
         """
         Send the request, and return the response when its headers have arrived.
 
@@ -240,24 +219,26 @@ class Transport:
         retry policy decides whether to send it again.
         """
         while True:
-            trace = _ConnectionTrace()
+            trace = request.trace = _ConnectionTrace()
             extensions: dict[str, Any] = {"trace": trace.note}
             try:
-                with _encode_body(body, headers) as content:
-                    request = client.build_request(method, path, extensions=extensions, **content)
-                    if idle_s is not None:
-                        request.extensions["timeout"]["read"] = idle_s
+                with _encode_body(request.body, request.headers) as content:
+                    built = client.build_request(
+                        request.method, request.path, extensions=extensions, **content
+                    )
+                    if request.idle_s is not None:
+                        built.extensions["timeout"]["read"] = request.idle_s
                     if self.query:
-                        extensions["target"] = self._target(request.url)
-                        request.extensions["target"] = extensions["target"]
-                    response = await client.send(request, stream=True, auth=auth)
+                        extensions["target"] = self._target(built.url)
+                        built.extensions["target"] = extensions["target"]
+                    response = await client.send(built, stream=True, auth=auth)
             except (httpx.RemoteProtocolError, httpx.NetworkError):
                 if trace.is_new or not trace.nothing_sent:
                     raise
             else:
                 network = response.extensions.get("network_stream")
                 trace.sent_at = getattr(network, "sent_at", trace.sent_at)
-                return response, trace
+                return response
 
     def _target(self, url: httpx.URL) -> bytes:
         """
@@ -306,9 +287,7 @@ class Transport:
             hint = "Check the address, HTTPS_PROXY, ALL_PROXY and SSL_CERT_FILE."
             raise ConfigurationError(msg, hint=hint) from None
 
-    def _map_transport_error(
-        self, error: httpx.HTTPError, idle_s: float | None = None
-    ) -> ConnectionError:
+    def _map_transport_error(self, error: httpx.HTTPError, request: _Request) -> ConnectionError:
         with suppress(RuntimeError):  # an error refers to its request, which may be displayed
             for name in ("Authorization", self.key_header.name):
                 error.request.headers.pop(name, None)
@@ -331,10 +310,11 @@ class Transport:
                 f"{self.base_url} accepted no data for {self.timeouts.idle:g} s (idle timeout)."
             )
         elif isinstance(error, httpx.TimeoutException):
-            message = f"No data from {self.base_url} for {idle_s or self.timeouts.idle:g} s (idle timeout)."
+            idle_s = request.idle_s or self.timeouts.idle
+            message = f"No data from {self.base_url} for {idle_s:g} s (idle timeout)."
         else:
             message = f"The connection to {self.base_url} was lost ({reason})."
-        return ConnectionError(message, hint=hint, code=code)
+        return ConnectionError(message, hint=hint, code=code, may_be_billed=request.may_be_billed)
 
 
 class _TimestampTransport(httpx.AsyncHTTPTransport):
@@ -421,6 +401,7 @@ class _ConnectionTrace:
             trace was created.
         connect_s: the time to open a new connection, in seconds.
         nothing_sent: whether no byte of it was sent.
+        is_sent: whether all of it was sent.
     """
 
     def __init__(self) -> None:
@@ -428,6 +409,7 @@ class _ConnectionTrace:
         self.sent_at = self._began_at = time.perf_counter()
         self.connect_s = 0.0
         self.nothing_sent = False
+        self.is_sent = False
 
     async def note(self, event: str, info: Mapping[str, Any]) -> None:
         """Record an event; httpcore calls this."""
@@ -436,7 +418,27 @@ class _ConnectionTrace:
             self._began_at = time.perf_counter()
         elif event.endswith(".send_request_headers.started"):
             self.sent_at = time.perf_counter()
+            self.is_sent = False  # before, the request to a proxy for a connection may have been
             if self.is_new:
                 self.connect_s = self.sent_at - self._began_at
         elif event.endswith(".send_request_headers.failed"):
             self.nothing_sent = isinstance(info.get("exception"), timing.NothingSentError)
+        elif event.endswith(".send_request_body.complete"):
+            self.is_sent = True
+
+
+@dataclass(slots=True, kw_only=True)
+class _Request:
+    """One request, and what has happened to it when it was last sent."""
+
+    method: str
+    path: str
+    body: Any
+    headers: Mapping[str, str] | None
+    idle_s: float | None
+    trace: _ConnectionTrace = field(default_factory=_ConnectionTrace)
+
+    @property
+    def may_be_billed(self) -> bool:
+        """Whether the service may have processed the request."""
+        return self.method == "POST" and self.trace.is_sent

@@ -201,6 +201,7 @@ class RemoteProvider(StreamingProvider):
                 hint="Check the provider's base_url.",
                 provider=self.name,
                 retryable=retryable,
+                may_be_billed=True,
             ) from error
 
     def _chunks(
@@ -280,18 +281,21 @@ class RemoteProvider(StreamingProvider):
 
     def _unreachable(self, error: ConnectionError) -> ConnectionError:
         hint = self.start_hint if error.code == "unreachable" and self.start_hint else error.hint
-        return ConnectionError(str(error), hint=hint, provider=self.name, code=error.code)
+        details = {**error.details(), "provider": self.name}
+        return ConnectionError(str(error), hint=hint, **details)
 
     def _foreign(self, said: Any) -> ConfigurationError:
         msg = f"The server at {self.address} is not {self.name}: {str(said)[:60]!r}"
         hint = f"Check providers.{self.name}.base_url; a proxy may have answered instead."
         return ConfigurationError(
-            # Retryable, because a proxy may answer only once in place of the service.
+            # Retryable, because a proxy may answer only once in place of the service; it may have
+            # passed the request on.
             msg,
             hint=hint,
             provider=self.name,
             body=said,
             retryable=True,
+            may_be_billed=True,
         )
 
     async def close(self) -> None:

@@ -172,10 +172,11 @@ async def _open(  # noqa: PLR0913 (as for stream_chunks)
                 raise
         except DECODING_ERRORS as error:
             msg = f"The service sent an invalid response: {type(error).__name__}: {error}"
-            raise ProviderError(msg, hint="Run the cell again.", retryable=True) from error
+            hint = "Run the cell again."
+            raise ProviderError(msg, hint=hint, retryable=True, may_be_billed=True) from error
         if not is_finished:
             msg = "The service ended the stream before the answer was finished."
-            raise ConnectionError(msg, hint="Run the cell again.")
+            raise ConnectionError(msg, hint="Run the cell again.", may_be_billed=True)
     except (ConnectionError, ModelNotFoundError) as error:
         if explain is None:
             raise

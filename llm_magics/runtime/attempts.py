@@ -287,7 +287,8 @@ class Attempt:
         is_first: whether this is the first attempt with this model.
         is_committed: set it after yielding a part of the answer, to exclude retries.
         is_billed: set it when an answer has begun, which is billed even if it fails.
-        cost_usd: set it to the cost of the answer; otherwise the estimate counts.
+        cost_usd: set it to the cost of the answer; otherwise the estimate counts, unless the
+            service answered with an error, or nothing was sent.
         amount: set it to the size of the answer, in the unit that the batch counts.
         number: the number of the request among all of its provider, after it was admitted.
     """
@@ -359,7 +360,8 @@ class Attempt:
                 self._succeeded()
             elif isinstance(error, ProviderError):
                 if self._hold is not None:
-                    self._hold.spent_usd = self.cost_usd if self.is_billed else 0.0
+                    may_be_billed = self.is_billed or error.may_be_billed
+                    self._hold.spent_usd = self.cost_usd if may_be_billed else 0.0
                 return self._is_swallowed(error)
             else:
                 run.over()

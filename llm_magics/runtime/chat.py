@@ -111,6 +111,7 @@ class ChatCall:
         self._attempts: Attempts | None = None
         self._lookup: AnswerLookup | None = None
         self._is_sent, self._sent_at = False, 0.0
+        self._may_be_billed = False
 
     @property
     def schema(self) -> Any:
@@ -326,8 +327,9 @@ class ChatCall:
             stream = as_stream(answer) if isinstance(answer, ModelResponse) else answer
             async with aclosing(stream):
                 yield stream
-        except ProviderError:
-            self._is_sent = attempt.is_billed  # a refused request is free
+        except ProviderError as error:
+            self._may_be_billed |= attempt.is_billed or error.may_be_billed
+            self._is_sent = self._may_be_billed  # a refused request is free
             raise
         attempt.cost_usd = self.response().cost_usd
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
+import threading
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
@@ -119,6 +122,97 @@ def test_a_refused_request_spends_no_budget(status: int) -> None:
         with pytest.raises(errors.StreamInterrupted):
             lm.ask("hi", model="one/m")
     assert session.budget.spent_usd > 0.0  # it had begun to answer
+
+
+def ask_one(url: str, **settings: Any) -> None:
+    """Ask a priced model at ``url`` with a budget, without retries."""
+    lm.config.retries = 0
+    lm.config.budget = 100.0
+    lm.config.prices = {"one/*": {"input_usd": 1.0, "output_usd": 1.0}}
+    provider = {"type": "openai", "base_url": url, "api_key": "k", **settings}
+    lm.config.providers = {"one": provider}
+    lm.ask("hi", model="one/m")
+
+
+@pytest.mark.parametrize(
+    ("says", "settings"),
+    [
+        (Says(drop=True), {}),
+        (Says(cut=True), {}),
+        (Says([b"data: [DON"]), {}),
+        (Says([b"data: {]\n\n"]), {}),
+        (Says(hang=True), {"idle_s": 0.05}),
+        (Says(delay_s=5), {"idle_s": 0.05}),
+        (Says(delay_s=5), {"total_s": 0.05}),
+    ],
+    ids=["dropped", "cut", "ended", "invalid", "silent", "no headers", "total"],
+)
+def test_a_lost_request_counts_by_its_estimate(says: Says, settings: dict[str, Any]) -> None:
+    """It was sent, so the service may bill it: its cost is unknown, not zero."""
+    with serving(says) as server:
+        with pytest.raises(errors.ProviderError) as caught:
+            ask_one(server.url, **settings)
+        assert server.asked
+    assert caught.value.status is None
+    assert session.budget.spent_usd > 0.0
+    assert lm.runs().cost_usd.isna().tolist() == [True]
+
+
+def test_a_request_that_could_not_be_sent_is_free() -> None:
+    """Without a connection nothing is billed."""
+    with serving(Says()) as server:
+        url = server.url
+    with pytest.raises(errors.ConnectionError):
+        ask_one(url)
+    assert session.budget.spent_usd == 0.0
+    assert lm.runs().cost_usd.tolist() == [0.0]
+
+
+def test_a_large_request_that_is_not_accepted_is_free() -> None:
+    """A service that closes the connection before it has read the request does not bill it."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+
+    def refuse() -> None:
+        connection, _ = listening.accept()
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.recv(100)
+        connection.close()
+
+    thread = threading.Thread(target=refuse)
+    thread.start()
+    lm.config.system = "x" * 4_000_000
+    with pytest.raises(errors.ConnectionError):
+        ask_one(f"http://127.0.0.1:{listening.getsockname()[1]}")
+    thread.join()
+    listening.close()
+    assert session.budget.spent_usd == 0.0
+
+
+def test_a_lost_request_makes_the_cost_of_a_call_unknown() -> None:
+    """Although the last attempt was refused, and is free."""
+    answers = iter([Says(drop=True), as_json({"error": {"message": "no"}}, 401)])
+    with serving(lambda asked: next(answers)) as server:
+        lm.config.retries = 1
+        lm.config.prices = {"one/*": {"input_usd": 1.0, "output_usd": 1.0}}
+        lm.config.providers = {"one": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        with pytest.raises(errors.AuthenticationError):
+            lm.ask("hi", model="one/m")
+    assert lm.runs().cost_usd.isna().tolist() == [True]
+
+
+@pytest.mark.parametrize("says", [Says(drop=True), Says([b"[["], content_type="application/json")])
+def test_lost_embeddings_count_by_their_estimate(says: Says) -> None:
+    """As a lost prompt does."""
+    lm.config.retries = 0
+    lm.config.budget = 100.0
+    lm.config.prices = {"one/*": {"input_usd": 1.0, "output_usd": 0.0}}
+    with serving(says) as server:
+        lm.config.providers = {"one": {"type": "openai", "base_url": server.url, "api_key": "k"}}
+        with pytest.raises(errors.ProviderError):
+            lm.embed(["a", "b"], model="one/m")
+    assert session.budget.spent_usd > 0.0
+    assert lm.runs().cost_usd.isna().tolist() == [True]
 
 
 def test_progress_counts_from_when_it_was_made() -> None:

@@ -97,7 +97,12 @@ class Sender:
                 async with attempt, aclosing(attempt.ready()) as steps:
                     async for _ in steps:
                         pass
-                    packed = await self._packed(texts, truncate)
+                    try:
+                        packed = await self._packed(texts, truncate)
+                    except ProviderError as error:
+                        if error.may_be_billed:
+                            self._costs_usd.append(self._cost(Usage()))
+                        raise
                     attempt.is_billed = True
                     attempt.cost_usd = self._count(packed)
                     attempt.amount = len(texts)
@@ -120,12 +125,15 @@ class Sender:
     def _count(self, packed: PackedVectors) -> float | None:
         """Add the tokens and the cost of an answer to the totals, and return the cost."""
         used = Usage(packed.usage.input_tokens if packed.usage else None, 0)
-        route = self._route
-        cost_usd = pricing.cost_usd(self._session.config, route.provider, route.model, used)
+        cost_usd = self._cost(used)
         self._costs_usd.append(cost_usd)
         if used.input_tokens is not None:
             self.tokens = (self.tokens or 0) + used.input_tokens
         return cost_usd
+
+    def _cost(self, used: Usage) -> float | None:
+        route = self._route
+        return pricing.cost_usd(self._session.config, route.provider, route.model, used)
 
     def _checked(self, packed: PackedVectors, expected: int) -> NDArray[np.float32]:
         route = self._route
@@ -158,7 +166,8 @@ class Sender:
             return await provider.generate_shortened(texts, model, self._dimensions)
         except ValueError as error:  # vectors of different lengths
             msg = f"{self._route.name} returned an invalid embedding response: {error}."
-            raise ProviderError(msg, provider=self._route.provider.name, retryable=True) from error
+            name = self._route.provider.name
+            raise ProviderError(msg, provider=name, retryable=True, may_be_billed=True) from error
 
 
 # Rounding in another order changes a vector far less than this.
