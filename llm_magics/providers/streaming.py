@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from llm_magics._util.json_text import read_json
@@ -77,40 +78,35 @@ async def stream_chunks(  # noqa: PLR0913 (one request, and how to read its answ
             broken connection or a missing model, the result of ``explain``.
         ConnectionError: the stream ended before its finish marker.
     """
-    opened = _open(
-        transport,
-        path,
-        body,
-        create_decoder,
-        refused,
-        headers=headers,
-        explain=explain,
-        idle_s=idle_s,
-    )
-    async with opened as (stream, decoder):
-        identified = _RequestId(stream.headers)
-        content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if content_type == "text/html":
-            raise _web_page_error(await stream.reply())
-        if content_type == "application/json":  # the server does not stream
-            answer = _read_object(await stream.reply(), refused)
-            for chunk in identified.add_to(decoder.decode_body(answer, stream.elapsed_s)):
-                yield chunk
-            failure = answer if answer.get("error") else getattr(decoder, "failure", None)
-            if failure is not None:
-                raise InStreamError(failure)
-            return
+    async with _map_errors(refused, explain) as answer:
         elapsed_s = 0.0
-        is_hurried = False
-        async with aclosing(stream.blocks) as blocks:
-            async for elapsed_s, block in blocks:
-                for chunk in identified.add_to(decoder.feed(block, elapsed_s)):
-                    yield chunk
-                if decoder.finished and not is_hurried:
-                    # Usage may follow. Closing before the end would reset the connection; waiting
-                    # for an end that never arrives would hang.
-                    stream.end_within(_END_TIMEOUT_S)
-                    is_hurried = True
+        try:
+            async with transport.stream("POST", path, body, headers, idle_s=idle_s) as stream:
+                answer.headers = stream.headers
+                content_type = await _check_response(stream, refused)
+                decoder = answer.decoder = create_decoder()
+                identified = _RequestId(stream.headers)
+                if content_type == "application/json":  # the server does not stream
+                    said = _read_object(await stream.reply(), refused)
+                    for chunk in identified.add_to(decoder.decode_body(said, stream.elapsed_s)):
+                        yield chunk
+                    failure = said if said.get("error") else getattr(decoder, "failure", None)
+                    if failure is not None:
+                        raise InStreamError(failure)
+                    return
+                is_hurried = False
+                async with aclosing(stream.blocks) as blocks:
+                    async for elapsed_s, block in blocks:
+                        for chunk in identified.add_to(decoder.feed(block, elapsed_s)):
+                            yield chunk
+                        if decoder.finished and not is_hurried:
+                            # Usage may follow. Closing before the end would reset the connection;
+                            # waiting for an end that never arrives would hang.
+                            stream.end_within(_END_TIMEOUT_S)
+                            is_hurried = True
+        except ConnectionError:
+            if not answer.is_finished:  # some servers drop the connection at the end
+                raise
         for chunk in identified.add_to(_last_chunks(decoder, elapsed_s)):
             yield chunk
 
@@ -138,49 +134,52 @@ def _last_chunks(decoder: Decoder, elapsed_s: float) -> Iterator[StreamChunk]:
         yield from decoder.flush(elapsed_s)
 
 
+@dataclass(slots=True)
+class _Answer:
+    """The headers of a response, and the decoder that reads it."""
+
+    headers: Mapping[str, str] = field(default_factory=dict)
+    decoder: Decoder | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the finish marker has been read."""
+        return self.decoder is not None and self.decoder.finished
+
+
 @asynccontextmanager
-async def _open(  # noqa: PLR0913 (as for stream_chunks)
-    transport: Transport,
-    path: str,
-    body: dict[str, Any],
-    create_decoder: DecoderFactory,
-    refused: ErrorMapper,
-    *,
-    headers: Mapping[str, str] | None,
-    explain: ErrorExplainer | None,
-    idle_s: float | None,
-) -> AsyncGenerator[tuple[ByteStream, Decoder], None]:
-    """Send the request; raise errors inside the block as the provider's exceptions."""
-    answered: Mapping[str, str] = {}
-    is_finished = False
+async def _map_errors(
+    refused: ErrorMapper, explain: ErrorExplainer | None
+) -> AsyncGenerator[_Answer, None]:
+    """Raise errors inside the block, and a missing finish marker, as the provider's exceptions."""
+    answer = _Answer()
     try:
         try:
-            async with transport.stream("POST", path, body, headers, idle_s=idle_s) as stream:
-                answered = stream.headers
-                if not stream.ok:
-                    reply = await stream.reply()
-                    raise refused(reply.json(), reply.status, reply.headers)
-                decoder = create_decoder()
-                try:
-                    yield stream, decoder
-                finally:
-                    is_finished = decoder.finished
+            yield answer
         except InStreamError as error:
-            raise refused(error.body, None, answered) from None
-        except ConnectionError:
-            if not is_finished:  # some servers drop the connection at the end
-                raise
+            raise refused(error.body, None, answer.headers) from None
         except DECODING_ERRORS as error:
             msg = f"The service sent an invalid response: {type(error).__name__}: {error}"
             hint = "Run the cell again."
             raise ProviderError(msg, hint=hint, retryable=True, may_be_billed=True) from error
-        if not is_finished:
+        if not answer.is_finished:
             msg = "The service ended the stream before the answer was finished."
             raise ConnectionError(msg, hint="Run the cell again.", may_be_billed=True)
     except (ConnectionError, ModelNotFoundError) as error:
         if explain is None:
             raise
         raise await explain(error) from None
+
+
+async def _check_response(stream: ByteStream, refused: ErrorMapper) -> str:
+    """Return the content type of a response; raise the error for a refusal or a web page."""
+    if not stream.ok:
+        reply = await stream.reply()
+        raise refused(reply.json(), reply.status, reply.headers)
+    content_type = stream.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if content_type == "text/html":
+        raise _web_page_error(await stream.reply())
+    return content_type
 
 
 def _web_page_error(reply: Reply) -> ConfigurationError:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import repeat
 from typing import Any
 
@@ -210,7 +211,8 @@ class ChunkDecoder(EventChunkDecoder):
 
     def flush(self, elapsed_s: float) -> Iterator[StreamChunk]:
         """Yield the remaining chunks at the end of the stream."""
-        yield from super().flush(elapsed_s)
+        with suppress(ValueError):  # an unfinished event is not JSON
+            yield from super().flush(elapsed_s)
         yield from self._left_over(elapsed_s)
 
     def decode_body(self, body: dict[str, Any], elapsed_s: float) -> list[StreamChunk]:

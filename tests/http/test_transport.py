@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpcore
 import pytest
@@ -306,6 +307,48 @@ def test_a_connection_left_open_after_the_end(monkeypatch: pytest.MonkeyPatch) -
     with serving(Says(chat_stream("hi"), hang=True)) as server:
         assert chatted(server.url).text == "hi"
     assert time.monotonic() - started < 20
+
+
+CALL = {"index": 0, "id": "1", "function": {"name": "look", "arguments": "{}"}}
+
+
+@pytest.mark.parametrize(
+    ("delta", "expected"),
+    [
+        ({"tool_calls": [CALL]}, {"tool_calls": 1}),
+        ({"refusal": "No."}, {"text": "No.", "finish_reason": "refusal"}),
+        (
+            {
+                "content": "a",
+                "annotations": [{"type": "url_citation", "url": "https://a.example"}],
+            },
+            {"text": "a", "citations": 1},
+        ),
+        (
+            {"content": "a", "reasoning_details": [{"type": "reasoning.text", "text": "hm"}]},
+            {"text": "a", "reasoning": "hm", "reasoning_blocks": 1},
+        ),
+    ],
+    ids=["calls", "refusal", "citations", "reasoning"],
+)
+@pytest.mark.parametrize("rest", [b"", b'data: {"usage": {"prompt_'], ids=["whole", "partial"])
+@pytest.mark.parametrize("end", [{}, {"hang": True}, {"cut": True}], ids=["end", "open", "broken"])
+def test_the_last_parts_are_kept_whatever_ends_the_connection(
+    monkeypatch: pytest.MonkeyPatch,
+    delta: dict[str, Any],
+    expected: dict[str, Any],
+    rest: bytes,
+    end: dict[str, bool],
+) -> None:
+    """What only the end of an answer completes is the same if the connection stays open or breaks."""
+    monkeypatch.setattr(streaming, "_END_TIMEOUT_S", 0.05)
+    choices = [{"index": 0, "delta": delta}]
+    pieces = [chat_event(choices=choices), b"data: [DONE]\n\n" + rest]
+    with serving(Says(pieces, **end)) as server:  # type: ignore[arg-type]
+        answer = chatted(server.url)
+    for name, value in expected.items():
+        found = getattr(answer, name)
+        assert (len(found) if isinstance(found, tuple) else found) == value
 
 
 def test_what_somebody_may_have_read_is_not_sent_twice() -> None:
