@@ -294,6 +294,9 @@ class AnthropicProvider(RemoteProvider):
         with self._reading():
             return int(counted["input_tokens"])
 
+    def output_limit(self, model: str, parameters: ModelParameters) -> int | None:
+        return None if parameters.max_tokens is None else wire.output_limit(parameters)
+
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters
     ) -> AsyncGenerator[StreamChunk, None]:

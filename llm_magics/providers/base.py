@@ -27,13 +27,7 @@ from llm_magics.providers.searching import explain_search_refusal, searching_pro
 from llm_magics.providers.thinking import ThinkingFallback
 from llm_magics.providers.tiers import require_tier
 from llm_magics.secrets import environment_value, scrub
-from llm_magics.types import (
-    ChatMessage,
-    ModelResponse,
-    PackedVectors,
-    StreamChunk,
-    messages_of,
-)
+from llm_magics.types import ChatMessage, ModelResponse, PackedVectors, StreamChunk, messages_of
 from llm_magics.wire.decoders import ThinkTags, join_surrogates, move_citations
 from llm_magics.wire.thinking import NO_THINKING, UNKNOWN_RULES, ThinkingRules
 
@@ -147,6 +141,10 @@ class BaseModelProvider(ABC):
     def known(self, model: str) -> ModelInfo:
         """Return the known facts about ``model`` without sending a request."""
         return ModelInfo(model)
+
+    def output_limit(self, model: str, parameters: ModelParameters) -> int | None:
+        """Return the limit of output tokens that is sent, which may add a budget for thinking."""
+        return parameters.max_tokens
 
     async def accepted_media(self, model: str) -> AcceptedMedia:
         """Return the files that ``model`` accepts in a prompt; documents are otherwise sent as text."""

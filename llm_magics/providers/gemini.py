@@ -49,7 +49,7 @@ from llm_magics.types import (
 )
 from llm_magics.wire import gemini as wire
 from llm_magics.wire.gemini_answers import ChunkDecoder, parse_embeddings
-from llm_magics.wire.gemini_thinking import thinking_facts
+from llm_magics.wire.gemini_thinking import output_limit, thinking_facts
 from llm_magics.wire.schema_dialects import GEMINI
 from llm_magics.wire.thinking import ThinkingRules
 from llm_magics.wire.tool_calls import collect_call_ids
@@ -308,6 +308,9 @@ class GeminiProvider(RemoteProvider):
     @property
     def _origin(self) -> str:
         return f"gemini {self.address}"  # its models accept each other's signatures
+
+    def output_limit(self, model: str, parameters: ModelParameters) -> int | None:
+        return output_limit(model, parameters)
 
     def stream_chat(
         self, messages: Sequence[ChatMessage], model: str, parameters: ModelParameters

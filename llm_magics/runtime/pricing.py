@@ -335,7 +335,7 @@ def chat_estimate(  # noqa: PLR0913 (the prompt and the model)
     ``tier`` is the tier that is billed, such as ``batch``; by default that of the parameters.
     """
     read = message_tokens(messages, parameters) + attachment_tokens
-    written = _max_answer_tokens(parameters)
+    written = _max_answer_tokens(parameters, provider.output_limit(model, parameters))
     bound = _bound_by_schema(provider, model, parameters)
     if bound is not None:
         written = bound if written is None else min(bound, written)
@@ -360,12 +360,12 @@ def _bound_by_schema(
     return (bound + (_DEFAULT_ANSWER_TOKENS if thinks else 0)) * _answer_count(parameters)
 
 
-def _max_answer_tokens(parameters: ModelParameters) -> int | None:
+def _max_answer_tokens(parameters: ModelParameters, limit: int | None) -> int | None:
     """Return the limit of all answers in tokens, by any parameter name of the service."""
     beside = parameters.extra_body
     if parameters.choices:
         return len(parameters.choices)  # at most one token for each difference
-    limits = [parameters.max_tokens, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
+    limits = [limit, *(beside.get(name) for name in _MAX_TOKENS_NAMES)]
     bounds = [bound for bound in limits if type(bound) is int]
     times = _answer_count(parameters)
     return (

@@ -201,7 +201,7 @@ def build_messages_request(
     turns = _build_turns(said, searches=parameters.search)
     body: dict[str, Any] = {
         "model": model,
-        "max_tokens": parameters.max_tokens or DEFAULT_MAX_TOKENS,
+        "max_tokens": output_limit(parameters),
         "messages": turns,
         "stream": True,
     }
@@ -212,7 +212,7 @@ def build_messages_request(
             body[name] = value
     if parameters.stop:
         body["stop_sequences"] = list(parameters.stop)
-    body |= _encode_tools(parameters) | _encode_thinking(parameters, body["max_tokens"])
+    body |= _encode_tools(parameters) | _encode_thinking(parameters)
     if parameters.schema is not None:
         compilation = compile_schema(parameters.schema, ANTHROPIC)
         schema = compilation.schema if compilation else close_objects(dict(parameters.schema))
@@ -253,16 +253,20 @@ def _encode_tools(parameters: ModelParameters) -> dict[str, Any]:
     return {"tools": tools, "tool_choice": chosen}
 
 
-def _encode_thinking(parameters: ModelParameters, max_tokens: int) -> dict[str, Any]:
+def output_limit(parameters: ModelParameters) -> int:
+    """Return ``max_tokens`` of a request, which the service requires."""
+    limit = parameters.max_tokens or DEFAULT_MAX_TOKENS
+    budget = BUDGETS[level_of(parameters.reasoning)] if parameters.reasoning else 0
+    # Thinking counts as output too, so the limit must leave enough tokens for the answer.
+    return limit if limit > budget else limit + budget
+
+
+def _encode_thinking(parameters: ModelParameters) -> dict[str, Any]:
     reasoning = parameters.reasoning
     if not reasoning:
         return {} if reasoning is None else {"thinking": {"type": "disabled"}}
     budget = BUDGETS[level_of(reasoning)]
-    # Thinking counts as output too, so the limit must leave enough tokens for the answer.
-    return {
-        "thinking": {"type": "enabled", "budget_tokens": budget},
-        "max_tokens": max_tokens if max_tokens > budget else max_tokens + budget,
-    }
+    return {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
 def use_adaptive_thinking(body: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from llm_magics.documents import TEXT_TYPES, Attachment, Document
 from llm_magics.errors import ConfigurationError
 from llm_magics.parameters import ModelParameters, Tool
 from llm_magics.types import ChatMessage, ToolCall
-from llm_magics.wire.gemini_thinking import encode_thinking, find_version
+from llm_magics.wire.gemini_thinking import encode_thinking, find_version, output_limit
 from llm_magics.wire.logprobs import MAX_LOGPROBS
 from llm_magics.wire.schema_dialects import GEMINI, compile_schema, convert_tool_schema
 from llm_magics.wire.tool_calls import encode_arguments
@@ -72,7 +72,7 @@ def build_request(
     if system:
         body["systemInstruction"] = {"parts": [{"text": system}], "role": "user"}
     body |= _encode_tools(parameters)
-    config = _encode_config(parameters) | encode_thinking(model, parameters)
+    config = _encode_config(model, parameters) | encode_thinking(model, parameters)
     if config:
         body["generationConfig"] = config
     if parameters.tier:
@@ -123,11 +123,11 @@ def resource_name(model: str) -> str:
     return model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
 
 
-def _encode_config(parameters: ModelParameters) -> dict[str, Any]:
+def _encode_config(model: str, parameters: ModelParameters) -> dict[str, Any]:
     config: dict[str, Any] = {
         "temperature": parameters.temperature,
         "topP": parameters.top_p,
-        "maxOutputTokens": parameters.max_tokens,
+        "maxOutputTokens": output_limit(model, parameters),
         "seed": parameters.seed,
         "stopSequences": list(parameters.stop) or None,
     }

@@ -106,7 +106,8 @@ def encode_thinking(model: str, parameters: ModelParameters) -> dict[str, Any]:
     if reasoning is False:
         return _encode_off(model, facts)
     if facts is not None and facts.budgets is not None:
-        return _encode_budget(reasoning, facts.budgets, parameters.max_tokens)
+        budget = _find_budget(reasoning, facts.budgets)
+        return {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": budget}}
     if reasoning is True:  # the usual amount of the model
         return {"thinkingConfig": {"includeThoughts": True}}
     if facts is not None and reasoning in _BUDGETS and reasoning not in facts.levels:
@@ -125,21 +126,20 @@ def _encode_off(model: str, facts: ThinkingFacts | None) -> dict[str, Any]:
     return {"thinkingConfig": {"thinkingLevel": "MINIMAL"}}
 
 
-def _encode_budget(
-    reasoning: bool | str, bounds: tuple[int, int], max_tokens: int | None
-) -> dict[str, Any]:
+def _find_budget(reasoning: bool | str, bounds: tuple[int, int]) -> int:
     """Return the budget of a level; -1 lets the model decide."""
     least, most = bounds
-    if reasoning is True:
-        return {"thinkingConfig": {"includeThoughts": True, "thinkingBudget": -1}}
-    budget = min(max(_BUDGETS.get(str(reasoning), most), least), most)
-    config: dict[str, Any] = {
-        "thinkingConfig": {"includeThoughts": True, "thinkingBudget": budget}
-    }
-    if max_tokens is not None and max_tokens <= budget:
-        # Thinking counts as output too, so the limit must leave enough tokens for the answer.
-        config["maxOutputTokens"] = max_tokens + budget
-    return config
+    return -1 if reasoning is True else min(max(_BUDGETS.get(str(reasoning), most), least), most)
+
+
+def output_limit(model: str, parameters: ModelParameters) -> int | None:
+    """Return ``maxOutputTokens`` of a request to ``model``; ``None`` if it has none."""
+    limit, reasoning, facts = parameters.max_tokens, parameters.reasoning, thinking_facts(model)
+    if limit is None or not reasoning or facts is None or facts.budgets is None:
+        return limit
+    budget = _find_budget(reasoning, facts.budgets)
+    # Thinking counts as output too, so the limit must leave enough tokens for the answer.
+    return limit if limit > budget else limit + budget
 
 
 def _unsupported(message: str, hint: str, model: str) -> UnsupportedError:

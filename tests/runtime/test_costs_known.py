@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import llm_magics as lm
-from llm_magics.errors import BudgetError, LLMError
+from llm_magics.errors import AuthenticationError, BudgetError, LLMError
 from llm_magics.parameters import ModelParameters
 from llm_magics.providers.openai import OpenAIProvider
 from llm_magics.runtime import pricing
@@ -244,3 +244,41 @@ def test_the_estimate_of_a_route_with_an_unknown_price_is_unknown() -> None:
         assert told.cost_usd is None
         told = frame.llm.prompt("{{ text }}", model="echo/echo", dry_run=True)
         assert told.cost_usd == 0
+
+
+@pytest.mark.parametrize("reasoning", [None, False, True, "low", "high"])
+@pytest.mark.parametrize("max_tokens", [100, 30_000])
+@pytest.mark.parametrize(
+    ("kind", "model"),
+    [
+        ("anthropic", "claude-sonnet-4-5"),
+        ("gemini", "gemini-2.5-flash"),
+        ("gemini", "gemini-2.5-flash-lite"),
+        ("gemini", "gemini-3-flash"),
+    ],
+)
+def test_the_estimate_counts_the_limit_that_is_sent(
+    kind: str, model: str, max_tokens: int, reasoning: Any
+) -> None:
+    """A budget for thinking that is added to the limit of an answer may be used, and is paid."""
+    parameters = ModelParameters(max_tokens=max_tokens, reasoning=reasoning)
+    with serving(as_json({"error": {"message": "no"}}, 401)) as server:
+        lm.config.retries = 0
+        lm.config.providers = {"lab": {"type": kind, "base_url": server.url, "api_key": "k"}}
+        with pytest.raises(AuthenticationError):
+            lm.ask("hi", model=f"lab/{model}", max_tokens=max_tokens, reasoning=reasoning)
+        body = [asked.json() for asked in server.asked if asked.body][-1]
+    sent = (
+        body["max_tokens"] if kind == "anthropic" else body["generationConfig"]["maxOutputTokens"]
+    )
+    estimate = pricing.chat_estimate(
+        session.config,
+        session.runs,
+        session.provider("lab"),
+        model,
+        messages=[],
+        parameters=parameters,
+    )
+    assert estimate.output_tokens == sent
+    if reasoning == "high" and max_tokens == 100 and "2.5" in model:
+        assert sent == 24_676
