@@ -78,7 +78,7 @@ def _is_numeric(texts: Sequence[str]) -> bool:
 
 
 # The closing bracket of a formula is looked for so far, so that a hostile text takes linear time.
-_MAX_FORMULA_CHARS, _MAX_FORMULA_LINES = 4_000, 200
+_MAX_FORMULA_CHARS, _MAX_FORMULA_LINES = 4_000, 60
 
 _CLOSING = {r"\(": r"\)", r"\[": r"\]"}
 

@@ -223,7 +223,7 @@ def test_brackets_without_an_end_are_text_and_read_in_linear_time() -> None:
     assert "[" in markdown.render_answer("\\[\n\nx")
     assert "]" in markdown.render_answer("\\[ \\]")
     for opening in ("\\(", "\\[ ", "\\[\n", "\\[\n\n"):
-        assert growth(lambda size, each=opening: markdown.render_answer(each * size), 150) < 8
+        assert growth(lambda size, each=opening: markdown.render_answer(each * size), 200) < 8
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
