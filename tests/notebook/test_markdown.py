@@ -5,15 +5,15 @@ from __future__ import annotations
 import importlib.util
 import re
 from html import unescape
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_magics._util import typesetting
-from llm_magics.notebook import markdown
+from llm_magics.notebook import markdown, markdown_rules
 from llm_magics.notebook.markdown import highlight
-from tests.support.growth import growth
 from tests.support.html_reader import Reader
 from tests.support.kernels import Kernel
 from tests.support.prepared_python import run_prepared
@@ -217,13 +217,29 @@ def test_no_text_after_a_displayed_formula_is_lost(after: str) -> None:
     assert "The end." in rendered
 
 
-def test_brackets_without_an_end_are_text_and_read_in_linear_time() -> None:
-    """As many steps as brackets, in a line and on lines of their own."""
+def test_brackets_without_an_end_are_text() -> None:
+    """Also if there is nothing between them."""
     assert "[x" in markdown.render_answer("a \\[x")
     assert "[" in markdown.render_answer("\\[\n\nx")
     assert "]" in markdown.render_answer("\\[ \\]")
-    for opening in ("\\(", "\\[ ", "\\[\n", "\\[\n\n"):
-        assert growth(lambda size, each=opening: markdown.render_answer(each * size), 200) < 8
+
+
+def test_the_end_of_a_formula_is_looked_for_nearby(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a few thousand characters and some lines, so that a hostile text takes linear time."""
+    assert "mathjax_process" in markdown.render_answer(f"a \\({'x' * 3_000}\\)")
+    assert "mathjax_process" not in markdown.render_answer(f"a \\({'x' * 5_000}\\)")
+    lines: list[int] = []
+    read = markdown_rules._line
+
+    def count(state: Any, line: int) -> str:
+        lines.append(line)
+        return read(state, line)
+
+    monkeypatch.setattr(markdown_rules, "_line", count)
+    for opening in ("\\[\n", "\\[\n\n"):
+        lines.clear()
+        markdown.render_answer(opening * 400)
+        assert 400 < len(lines) < 2 * 62 * 400
 
 
 @pytest.mark.parametrize("text", ["It is $5, not $6.", "`$x$`", "\\$5 and \\$6", "```\n$x$\n```"])
