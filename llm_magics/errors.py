@@ -178,8 +178,8 @@ class ProviderError(LLMError):
         request_id: the service's identifier of the request.
         retry_after: seconds until a retry may succeed, if the service sent them.
         retryable: whether the same request may succeed later.
-        may_be_billed: whether the service may bill the request, because it was sent completely
-            and neither an answer nor an error was received.
+        may_be_billed: whether the service may bill the request: it was sent completely, but no
+            usable response was received.
         body: the response of the service, decoded if it was JSON.
         partial: the part of the answer that was received: a `Response` from ``lm.ask`` and
             similar functions, a `ModelResponse` from a provider.

@@ -196,7 +196,7 @@ class RunJournal:
 
     def remove(self) -> None:
         """Delete the file, whose rows are now in another one."""
-        with suppress(OSError):
+        with suppress(OSError):  # while it is locked, so that no other process continues it
             self._path.unlink(missing_ok=True)
         self.close()
         remove_run(self._path)

@@ -98,7 +98,7 @@ def parse_inline_formula(state: StateInline, silent: bool) -> bool:
 
 
 def parse_displayed_formula(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    r"""Read ``\[x\]`` on lines of its own as a displayed formula."""
+    r"""Read ``\[x\]``, with no text before or after it, as a displayed formula."""
     if state.is_code_block(start) or not _line(state, start).startswith(r"\["):
         return False
     for line in range(start, min(end, start + _MAX_FORMULA_LINES)):

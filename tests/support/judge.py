@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -46,6 +48,17 @@ class Judge:
             self.paid.append(statement)
             answer = {"answer": self.holds(statement)}
         return Says(chat_stream(json.dumps(answer)), delay_s=self.delay_s)
+
+    def interrupt_at(self, count: int) -> None:
+        """Interrupt this process with the answer number ``count``; later ones take five seconds."""
+
+        def interrupt(_: str) -> bool:
+            if len(self.paid) == count:
+                os.kill(os.getpid(), signal.SIGINT)
+                self.delay_s = 5.0
+            return True
+
+        self.holds = interrupt
 
     def _answers(self, rows: list[dict[str, str]]) -> Answers:
         self.packs.append([row["text"] for row in rows])

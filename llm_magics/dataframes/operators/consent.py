@@ -46,9 +46,7 @@ class Consent:
         """
         self._is_given = self._is_always_given
         self._reason = f", {reason}"
-        self._so_far = "No further prompts were sent"
-        if not self._is_fresh:
-            self._so_far = f"The {pluralize(answers, 'answer')} so far are stored"
+        self._so_far = describe_so_far(answers, is_stored=not self._is_fresh)
 
     def obtain(
         self, estimate: Callable[[], RowsEstimate], later: Callable[[], RowsEstimate]
@@ -122,6 +120,15 @@ class PlannedConsent:
         )
         if calls is not None:
             self.calls = calls
+
+
+def describe_so_far(answers: int, *, is_stored: bool) -> str:
+    """Return what was sent before a user declines: a sentence without its full stop."""
+    if not answers:
+        return "Nothing was sent"
+    if is_stored:
+        return f"The {pluralize(answers, 'answer')} so far are stored"
+    return "No further prompts were sent"
 
 
 def add_estimates(one: RowsEstimate, other: RowsEstimate) -> RowsEstimate:

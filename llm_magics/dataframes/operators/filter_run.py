@@ -17,6 +17,7 @@ from llm_magics.dataframes.operators.chosen_proxy import ChosenProxy
 from llm_magics.dataframes.operators.consent import (
     DryRunEnd,
     PlannedConsent,
+    describe_so_far,
     no_cost,
     scale_estimate,
 )
@@ -32,7 +33,7 @@ from llm_magics.dataframes.operators.filter_report import (
 )
 from llm_magics.dataframes.operators.known_oracles import RowFunction
 from llm_magics.dataframes.operators.labelling import UNKNOWN, LabelledRows, Sampled
-from llm_magics.dataframes.operators.model_oracle import PromptOracle
+from llm_magics.dataframes.operators.model_oracle import stores_answers
 from llm_magics.dataframes.operators.oracle import NO, YES
 from llm_magics.dataframes.operators.planning import CascadePlan
 from llm_magics.dataframes.operators.proxies import Proxy
@@ -264,16 +265,12 @@ class FilterRun:
 
     def _so_far(self) -> str:
         """Return what a user who declines has paid for."""
-        if not self.asked:
-            return "Nothing was sent"
-        if self.stores_answers:
-            return f"The {pluralize(self.asked, 'answer')} so far are stored"
-        return "No further prompts were sent"
+        return describe_so_far(self.asked, is_stored=self.stores_answers)
 
     @property
     def stores_answers(self) -> bool:
         """Whether the same call later finds the answers so far."""
-        return isinstance(self._oracle, PromptOracle) and not self._spec.fresh
+        return stores_answers(self._oracle, self._spec)
 
     def _estimate(self, calls: int) -> RowsEstimate:
         """Return the estimated cost of so many questions, from a sample of those not asked."""

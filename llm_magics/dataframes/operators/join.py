@@ -16,12 +16,13 @@ from llm_magics.dataframes.operators.consent import (
     DryRunEnd,
     PlannedConsent,
     add_estimates,
+    describe_so_far,
     no_cost,
     scale_estimate,
 )
 from llm_magics.dataframes.operators.join_report import JoinReport
 from llm_magics.dataframes.operators.joined_rows import HOWS, check_suffixes, joined_rows
-from llm_magics.dataframes.operators.model_oracle import PromptOracle
+from llm_magics.dataframes.operators.model_oracle import PromptOracle, stores_answers
 from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.oracle import YES
 from llm_magics.dataframes.operators.pair_decisions import (
@@ -358,16 +359,12 @@ class _Join:
 
     @property
     def _stores_answers(self) -> bool:
-        return isinstance(self._oracle, PromptOracle) and not self._spec.fresh
+        return stores_answers(self._oracle, self._spec)
 
     def _so_far(self) -> str:
         """Return what a user who declines has paid for."""
         asked = len(self._decider.decisions.pairs)
-        if not asked:
-            return "Nothing was sent"
-        if self._stores_answers:
-            return f"The {pluralize(asked, 'answer')} so far are stored"
-        return "No further prompts were sent"
+        return describe_so_far(asked, is_stored=self._stores_answers)
 
     def _seen(self) -> PairDecisions:
         """Return the answers so far, those of the wave that an interrupt has ended included."""

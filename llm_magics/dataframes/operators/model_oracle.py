@@ -128,3 +128,8 @@ class _Chosen(Sequence[str]):
         if isinstance(number, slice):
             return [self._texts[each] for each in self._numbers[number]]
         return self._texts[self._numbers[number]]
+
+
+def stores_answers(oracle: object, prompt_spec: RowPrompts) -> bool:
+    """Return whether the same call later finds the answers of ``oracle`` that it has so far."""
+    return isinstance(oracle, PromptOracle) and not prompt_spec.fresh

@@ -17,7 +17,7 @@ from llm_magics.dataframes.operators.cross_fitting import correlation, labelled_
 from llm_magics.dataframes.operators.finite_population import labels_to_halve
 from llm_magics.dataframes.operators.groups import group_columns, group_rows
 from llm_magics.dataframes.operators.labelled_sample import UNKNOWN, Labels
-from llm_magics.dataframes.operators.model_oracle import PromptOracle
+from llm_magics.dataframes.operators.model_oracle import stores_answers
 from llm_magics.dataframes.operators.options import check_parameters, check_single_oracle
 from llm_magics.dataframes.operators.oracle import FAILED
 from llm_magics.dataframes.operators.prediction_powered import Predictions, estimate_shares
@@ -341,7 +341,7 @@ class _Survey:
             known = self._sample.items
             self._answers[known] = oracle.ask(known)  # they are stored
             wanted -= len(left)
-        is_stored = isinstance(oracle, PromptOracle) and not self._spec.fresh
+        is_stored = stores_answers(oracle, self._spec)
         state = "are stored" if is_stored else "have answers"
         msg = f"Stopped: {wanted:,} of {pluralize(len(items), 'label')} {state}."
         hint = "They will not be requested again." if is_stored else None

@@ -241,14 +241,7 @@ def test_rows_that_fail_are_listed(service: Judge) -> None:
 def test_an_interrupt_has_the_rows_so_far(service: Judge) -> None:
     """Their answers are stored."""
     frame = pd.DataFrame({"text": [f"yes {n}" for n in range(9)]})
-
-    def interrupt(statement: str) -> bool:
-        if len(service.paid) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-            service.delay_s = 5.0
-        return True
-
-    service.holds = interrupt
+    service.interrupt_at(4)
     with pytest.raises(errors.Interrupted, match="of 9 rows") as raised:
         frame.llm.filter(STATEMENT, concurrency=1)
     partial = raised.value.partial
@@ -574,14 +567,7 @@ def test_the_other_measure_is_estimated_by_the_proxy(target: str) -> None:
 def test_only_stored_answers_are_called_so(service: Judge, fresh: bool) -> None:
     """The same call with ``fresh``, or with a function as the oracle, asks again."""
     frame = pd.DataFrame({"text": [f"yes {n}" for n in range(9)]})
-
-    def interrupt(statement: str) -> bool:
-        if len(service.paid) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-            service.delay_s = 5.0
-        return True
-
-    service.holds = interrupt
+    service.interrupt_at(4)
     with pytest.raises(errors.Interrupted) as raised:
         frame.llm.filter(STATEMENT, concurrency=1, fresh=fresh)
     assert bool(raised.value.hint) is not fresh

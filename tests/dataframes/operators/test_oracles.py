@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from typing import Any
 
 import numpy as np
@@ -90,14 +88,7 @@ def test_an_interrupt_loses_no_answer(service: Judge) -> None:
     """Those that arrived are stored, and the oracle has them."""
     frame = pd.DataFrame({"text": [f"yes {n}" for n in range(9)]})
     oracle = create_oracle(frame, RowPrompts(text=SPEC.text, concurrency=1))
-
-    def interrupt(statement: str) -> bool:
-        if len(service.paid) == 4:
-            os.kill(os.getpid(), signal.SIGINT)
-            service.delay_s = 5.0
-        return True
-
-    service.holds = interrupt
+    service.interrupt_at(4)
     with pytest.raises(KeyboardInterrupt):
         oracle.ask(np.arange(9, dtype=np.int32))
     service.holds, service.delay_s = (lambda said: True), 0.0
