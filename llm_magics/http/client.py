@@ -82,8 +82,7 @@ class Transport:
     A service's address, and the connections to it.
 
     ``user:password@`` in ``base_url`` is removed from it, and sent as basic authentication. It can
-    be
-    used from several event loops: each has separate connections.
+    be used from several event loops: each has separate connections.
 
     Attributes:
         base_url: the address to which the paths of requests are appended.
