@@ -274,7 +274,7 @@ def test_the_cost_is_that_of_pairs_not_yet_asked(service: Judge) -> None:
     spec = RowPrompts(text=STATEMENT)
     run = join._Join((left, right), spec, None, recall=0.9, confidence=0.95)
     run.prepare("auto", (None, None), None, 0)
-    first = run._order.first(900)[:900]
+    first = run._order.first(200)[:200]
     run._oracle.ask(run._items(first))
     estimate = run._estimate(100, first)
     assert estimate.prompts == 100
