@@ -17,7 +17,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 AT_ONCE = 16
@@ -120,6 +120,11 @@ def of_a_token(name: str, runs: Sequence[Sequence[float]]) -> float:
     short, long = SIZES[name]
     least_short_s, least_long_s = map(min, zip(*runs, strict=True))
     return (least_long_s - least_short_s) / ((long - short) * TOKENS)
+
+
+def cost_of_tokens(runs: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[float]]:
+    """Return the CPU of a token in each of the runs, as rounds for `Bound.is_clear`."""
+    return {name: [of_a_token(name, [run]) for run in each] for name, each in runs.items()}
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ import pytest
 
 from tests.benchmarks import driving
 from tests.benchmarks.conftest import Record, server_of
+from tests.benchmarks.rounds import Bound
 from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
+
+# The rest of a target is for other work on the machine.
+SHARE = 0.6
 
 
 @pytest.fixture
@@ -84,14 +88,26 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     targets = {name: {"guidellm": 2.5}.get(name, 3.0) for name in clients if name != "ours"}
     runs: dict[str, list[list[float]]] = {name: [] for name in clients}
     # In turns, and the best of at most five, because other work on the machine adds to the CPU. A
-    # client that misses its target is measured again with ours; the others are not.
+    # client that misses its target is measured again with ours, unless its rounds leave no doubt
+    # that it is above its bound; the others are not.
+    bounds = [
+        Bound(name, "ours", SHARE * target, is_least=True) for name, target in targets.items()
+    ]
     measured = clients
-    for _ in range(5):
+    for number in range(5):
         for name in measured:
             runs[name].append(told_by("driving", name, paced_url)[name])
         cost = {name: driving.of_a_token(name, runs[name]) for name in clients}
         ratios = {name: cost[name] / cost["ours"] for name in targets}
-        missed = [name for name, target in targets.items() if ratios[name] < target]
+        rounds = driving.cost_of_tokens(runs)
+        rounds = {name: each for name, each in rounds.items() if len(each) == number + 1}
+        missed = [
+            bound.over
+            for bound in bounds
+            if ratios[bound.over] < targets[bound.over]
+            and bound.over in rounds
+            and not bound.is_clear(rounds)
+        ]
         if not missed:
             break
         measured = ["ours", *missed]
@@ -99,4 +115,4 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
         record(f"bench, CPU per token: {name}", f"{seconds * 1e6:.1f} us", "")
     for name, target in targets.items():
         record(f"  {name} / ours", f"{ratios[name]:.1f}", f"at least {target:g}")
-        assert ratios[name] >= 0.6 * target  # the rest is for other work on the machine
+        assert ratios[name] >= SHARE * target

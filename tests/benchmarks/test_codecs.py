@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.benchmarks.codecs import FORMATS
+from tests.benchmarks.codecs import FORMATS, MOST, MOST_VECTORS
 from tests.benchmarks.conftest import Record
 from tests.support.nested import plain_environment
 
@@ -21,7 +21,7 @@ def test_each_format_costs_little_more_than_reading_it(stream_url: str, record: 
         command, cwd=ROOT, env=plain_environment(), check=True, stdout=subprocess.PIPE, text=True
     )
     best = json.loads(done.stdout)
-    for label, most in (*((name, 1.25) for name in FORMATS), ("vectors", 1.2)):
+    for label, most in (*((name, MOST) for name in FORMATS), ("vectors", MOST_VECTORS)):
         ratio = best[f"{label} ours"] / best[f"{label} bare"]
         microseconds = best[f"{label} ours"] * 1e6
         record(f"{label}: ours / bare", f"{ratio:.2f}  ({microseconds:.1f} us)", f"at most {most}")

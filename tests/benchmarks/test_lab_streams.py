@@ -41,10 +41,11 @@ COUNT_NODES = """
     (() => {
         window.added = window.within = 0;
         const size = (node) => 1 + [...node.childNodes].reduce((sum, each) => sum + size(each), 0);
-        new MutationObserver((changes) => {
+        window.nodes = new MutationObserver((changes) => {
             for (const change of changes)
                 for (const node of change.addedNodes) { window.added += 1; window.within += size(node); }
-        }).observe(document.body, {childList: true, subtree: true});
+        });
+        window.nodes.observe(document.body, {childList: true, subtree: true});
     })()
 """
 
@@ -59,18 +60,18 @@ def test_a_fast_answer_leaves_the_page_at_rest(tmp_path: Path, record: Record) -
             told = protocol.send("Performance.getMetrics")["metrics"]
             return {each["name"]: each["value"] for each in told}
 
+        # The first answer, which is also slower than others, counts nodes.
+        page.page.evaluate(COUNT_NODES)
         page.run_all()
+        added = page.page.evaluate("(window.nodes.disconnect(), window.added)")
+        within = page.page.evaluate("window.within")
+        assert "A section" in page.outputs(1).inner_text()
         before = figures()
         page.command("notebook:run-all-cells")
         page.page.wait_for_timeout(1000 * TOKENS / TOKENS_PER_S)  # to wait for the end is work too
         after = figures()
         page.wait()
         busy = (after["TaskDuration"] - before["TaskDuration"]) / (after["Timestamp"] - before["Timestamp"])  # fmt: skip
-        page.page.evaluate(COUNT_NODES)
-        page.run_all()
-        added = page.page.evaluate("window.added")
-        within = page.page.evaluate("window.within")
-        assert "A section" in page.outputs(1).inner_text()
     record("2,000 tokens at 200/s in JupyterLab: main thread busy", f"{busy:.1%}", "under 15 %")
     record("  DOM nodes added, counted at the top of each change", f"{added:,.0f}", "under 2,500")
     record("  the same with all that is in them", f"{within:,.0f}", "")

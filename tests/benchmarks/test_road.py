@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.conftest import Record
+from tests.benchmarks.road import OVER_ALONE
 from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
@@ -29,7 +30,7 @@ def test_the_road_costs_little(stream_url: str, record: Record) -> None:
         few, many = told["few"][kind], told["many"][kind]
         figure = f"{many * 1e6:.1f} / {few * 1e6:.1f} us"
         record(f"a look-up among 1,000,000 / 1,000 ({kind})", figure, "no slower")
-    assert told["road"] <= 2 * told["alone"]
+    assert OVER_ALONE.is_met(OVER_ALONE.ratio(told))
     # The pages of a large file come from the disk's cache, and not from SQLite's own.
     assert told["many"]["cache"] <= 4 * told["few"]["cache"]
     assert told["many"]["recording"] <= 2 * told["few"]["recording"]

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tests.benchmarks.conftest import Record
+from tests.benchmarks.streaming import OVER_BARE, UNDER_OPENAI
 from tests.support.nested import plain_environment
 
 ROOT = Path(__file__).parents[2]
@@ -22,8 +23,8 @@ def test_a_chunk_costs_little_more_than_reading_it(stream_url: str, record: Reco
     best = json.loads(done.stdout)
     for name, seconds in best.items():
         record(f"CPU per streamed chunk: {name}", f"{seconds * 1e6:.1f} us", "")
-    over_bare, under_openai = best["ours"] / best["bare"], best["openai"] / best["ours"]
+    over_bare, under_openai = OVER_BARE.ratio(best), UNDER_OPENAI.ratio(best)
     record("  ours / bare httpx + json", f"{over_bare:.2f}", "at most 1.25")
     record("  openai client / ours", f"{under_openai:.2f}", "at least 4")
-    assert over_bare <= 1.25
-    assert under_openai >= 4
+    assert over_bare <= OVER_BARE.limit
+    assert under_openai >= UNDER_OPENAI.limit
