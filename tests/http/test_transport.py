@@ -24,8 +24,7 @@ from llm_magics.http.connections import TimestampBackend
 from llm_magics.providers import create_provider, streaming
 from llm_magics.providers.openai import OpenAIConfig, OpenAIProvider
 from llm_magics.secrets import Secret
-from tests.support.lab import free_port
-from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, serving
+from tests.support.serving import Asked, Says, as_json, chat_event, chat_stream, free_port, serving
 
 HI = [ChatMessage("user", "hi")]
 

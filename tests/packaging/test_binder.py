@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from tests.packaging.environments import ROOT, checkout, interpreters, made, ran
-from tests.support.lab import free_port
+from tests.support.serving import free_port
 
 BINDER = ROOT / "binder"
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
+import json
 import shutil
-import socket
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.request import urlopen
 
 import nbformat
 import pytest
+
+from tests.support.lab_server import lab_server
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or ""
 needs_browser = pytest.mark.skipif(not CHROMIUM, reason="there is no Chromium on this machine")
@@ -40,7 +37,7 @@ KERNEL_IS_READY = """
 # Without a kernel, which would not change the outputs.
 OPEN_OTHER = """
     window.jupyterapp.commands.execute("docmanager:open", {
-        path: "other.ipynb", kernelPreference: {shouldStart: false, canStart: false}
+        path: PATH, kernelPreference: {shouldStart: false, canStart: false}
     }).then(() => 1)
 """
 IS_TRUSTED = "window.jupyterapp.shell.currentWidget.context.model.cells.get(0).trusted"
@@ -81,7 +78,8 @@ class Lab:
         for cell in notebook.cells:
             cell.source += "\n# changed"
         nbformat.write(notebook, self.path.parent / "other.ipynb")
-        self.page.evaluate(OPEN_OTHER)
+        path = f"{self.path.parent.name}/other.ipynb"
+        self.page.evaluate(OPEN_OTHER.replace("PATH", json.dumps(path)))
         self.page.get_by_text("# changed").first.wait_for()
         assert self.page.evaluate(IS_TRUSTED) is False
 
@@ -99,65 +97,25 @@ def lab(folder: Path, cells: list[str], **environment: str) -> Iterator[Lab]:
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3 (ipykernel)"}}
     made = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), path)
-    with _serving(folder, environment) as url, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        page = browser.new_page(viewport={"width": 1200, "height": 1600})
+    server = lab_server(folder.parent)
+    server.prepare(folder, environment)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch_persistent_context(
+            server.browser,
+            executable_path=CHROMIUM,
+            args=FLAGS,
+            viewport={"width": 1200, "height": 1600},
+        )
+        page = browser.pages[0]
         page.set_default_timeout(60_000)  # a busy machine takes more than the usual 30 s
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(f"{url}/lab/tree/{path.name}")
+        page.goto(f"{server.url}/lab/tree/{folder.name}/{path.name}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_function("window.jupyterapp !== undefined")
         page.wait_for_function(KERNEL_IS_READY)
-        yield Lab(page, path, requests)
-        browser.close()
-
-
-def free_port() -> int:
-    """A port that nobody has."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
-
-
-@contextmanager
-def _serving(folder: Path, environment: dict[str, str]) -> Iterator[str]:
-    port = free_port()
-    options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.port_retries=0"]
-    options += ["--IdentityProvider.token=", "--ServerApp.password="]
-    options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={folder}"]
-    settings = folder / "lab-settings"
-    own = {
-        **os.environ,
-        "JUPYTER_CONFIG_DIR": str(settings),
-        "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
-        "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
-        **environment,
-    }
-    with (folder / "lab.log").open("wb") as log:
-        server = subprocess.Popen(
-            [sys.executable, "-m", "jupyter", "lab", *options],
-            env=own,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        _wait_for(url)
-        yield url
-    finally:
-        server.terminate()
-        server.wait(30)
-
-
-def _wait_for(url: str) -> None:
-    deadline = time.monotonic() + 60
-    while True:
         try:
-            with urlopen(f"{url}/api/status"):
-                return
-        except OSError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.2)
+            yield Lab(page, path, requests)
+        finally:
+            browser.close()
+            server.end_kernels()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -204,3 +205,10 @@ def chat_stream(*tokens: str) -> list[bytes]:
         chat_event(choices=[], usage=usage, timings=timings),
         b"data: [DONE]\n\n",
     ]  # fmt: skip
+
+
+def free_port() -> int:
+    """Return a port that is not in use."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
