@@ -8,13 +8,14 @@ import os
 import struct
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import AsyncGenerator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 import llm_magics as lm
@@ -178,10 +179,10 @@ def test_any_gguf_works_by_its_path(local: LocalProvider) -> None:
 def test_a_gguf_that_llama_cpp_refuses(local: LocalProvider) -> None:
     """The right magic and nothing behind it: llama.cpp's own reason, and no engine left."""
     Path("hollow.gguf").write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 0))
-    before = len(engines_of(os.getpid()))
+    before = set(engines_of(os.getpid()))  # those of earlier tests may be ending
     with pytest.raises(errors.WeightsError, match=r"hollow\.gguf"):
         asyncio.run(local.generate_chat(HI, "./hollow.gguf", ModelParameters()))
-    assert len(engines_of(os.getpid())) == before
+    assert set(engines_of(os.getpid())) <= before
 
 
 def test_the_engine_answers_only_to_its_key(local: LocalProvider) -> None:
@@ -208,9 +209,10 @@ def test_closing_stops_the_engines() -> None:
 
     async def use() -> None:
         await provider.generate_chat(HI, "smollm2-135m", ModelParameters(max_tokens=1))
-        before = engines_of(os.getpid())
+        engine = await provider._engine("smollm2-135m", "chat")
+        assert engine._process.pid in {each.pid for each in engines_of(os.getpid())}
         await provider.close()
-        assert len(engines_of(os.getpid())) == len(before) - 1
+        assert engine._process.pid not in {each.pid for each in engines_of(os.getpid())}
         await provider.generate_chat(HI, "smollm2-135m", ModelParameters(max_tokens=1))
         await provider.close()
 
@@ -355,27 +357,34 @@ def test_cancelling_a_start_stops_the_engine(
 ) -> None:
     """The last who waits for a load takes it along; another load does not wait for it."""
     real = Engine._load
+    is_loading, may_load = threading.Event(), threading.Event()
 
     def slow(self: Engine) -> list[str]:
         if not self.spec.embeddings:
-            time.sleep(1.5)
+            is_loading.set()
+            may_load.wait(30)
         return real(self)
 
     monkeypatch.setattr(Engine, "_load", slow)
 
     async def use() -> None:
         provider = LocalProvider()
-        before = len(engines_of(os.getpid()))
+        before = set(engines_of(os.getpid()))  # those of earlier tests may be ending
+
+        def started() -> set[psutil.Process]:
+            return set(engines_of(os.getpid())) - before
+
         asking = [asyncio.create_task(provider._engine("smollm2-135m", "chat")) for _ in range(2)]
-        await asyncio.sleep(0.5)
-        assert len(engines_of(os.getpid())) == before + 1
+        assert await asyncio.to_thread(is_loading.wait, 30)
+        assert len(started()) == 1
         await provider.generate_embeddings(["meanwhile"], "minilm-l6-v2")
         assert not asking[0].done()
         for task in asking:
             task.cancel()
+        may_load.set()
         await asyncio.gather(*asking, return_exceptions=True)
         await provider.close()
-        assert eventually(lambda: len(engines_of(os.getpid())) == before, within_s=30)
+        assert eventually(lambda: not started(), within_s=30)
 
     asyncio.run(use())
 
