@@ -98,24 +98,22 @@ def lab(folder: Path, cells: list[str], **environment: str) -> Iterator[Lab]:
     made = [nbformat.v4.new_code_cell(cell) for cell in cells]
     nbformat.write(nbformat.v4.new_notebook(cells=made, metadata=metadata), path)
     server = lab_server(folder.parent)
-    server.prepare(folder, environment)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch_persistent_context(
+    with (
+        server.kernels(folder, environment),
+        sync_playwright() as playwright,
+        playwright.chromium.launch_persistent_context(
             server.browser,
             executable_path=CHROMIUM,
             args=FLAGS,
             viewport={"width": 1200, "height": 1600},
-        )
+        ) as browser,
+    ):
         page = browser.pages[0]
         page.set_default_timeout(60_000)  # a busy machine takes more than the usual 30 s
         requests: list[str] = []
         page.on("request", lambda request: requests.append(request.url))
-        page.goto(f"{server.url}/lab/tree/{folder.name}/{path.name}")
+        page.goto(f"{server.url}/lab/tree/{folder.name}/{path.name}?token={server.token}")
         page.wait_for_selector(".jp-Notebook .jp-CodeCell")
         page.wait_for_function("window.jupyterapp !== undefined")
         page.wait_for_function(KERNEL_IS_READY)
-        try:
-            yield Lab(page, path, requests)
-        finally:
-            browser.close()
-            server.end_kernels()
+        yield Lab(page, path, requests)

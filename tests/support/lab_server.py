@@ -1,9 +1,8 @@
 """
-A JupyterLab server and the browser's folder, shared by the tests of a process.
+A JupyterLab server and a browser profile, shared by the tests of a process.
 
-The start of a server and an empty cache of the browser take most of the time of a test. A test has
-what could influence another one to itself: the browser's process, its kernels, with its
-environment, and its workspace and settings of JupyterLab.
+Starting a server and filling the browser's cache take most of the time of a test. Each test still
+has its own browser process, kernels with its own environment, workspaces and settings.
 """
 
 from __future__ import annotations
@@ -11,17 +10,20 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import secrets
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.request import Request, urlopen
 
+import httpx
 from jupyter_server.services.sessions.sessionmanager import SessionManager
 
 from tests.support.serving import free_port
@@ -53,11 +55,13 @@ class LabServer:
 
     Attributes:
         url: its address.
+        token: the token that requests need.
         browser: the profile of the browser, with its cache of the server's scripts.
         settings: JupyterLab's settings and workspaces.
     """
 
     url: str
+    token: str
     browser: Path
     settings: Path
 
@@ -65,20 +69,19 @@ class LabServer:
     def start(cls, root: Path) -> LabServer:
         """Start a server, which ends with this process."""
         own = Path(tempfile.mkdtemp(prefix="lab-"))
-        port = free_port()
+        port, token = free_port(), secrets.token_hex()
         options = [f"--port={port}", "--no-browser", "--allow-root", "--ServerApp.port_retries=0"]
-        options += ["--IdentityProvider.token=", "--ServerApp.password="]
-        options += ["--ServerApp.disable_check_xsrf=True"]
         options += ["--LabApp.expose_app_in_browser=True", f"--ServerApp.root_dir={root}"]
         options += [f"--ServerApp.session_manager_class={__name__}.{SessionsOfTests.__name__}"]
         settings = own / "settings"
         environment = {
             **os.environ,
+            "JUPYTER_TOKEN": token,
             "JUPYTER_CONFIG_DIR": str(settings),
             "JUPYTERLAB_SETTINGS_DIR": str(settings / "user"),
             "JUPYTERLAB_WORKSPACES_DIR": str(settings / "workspaces"),
         }
-        with (own / "lab.log").open("wb") as log:
+        with (root / "lab.log").open("wb") as log:
             server = subprocess.Popen(
                 [sys.executable, "-m", "jupyter", "lab", *options],
                 env=environment,
@@ -88,35 +91,44 @@ class LabServer:
                 start_new_session=True,
             )
         atexit.register(_end, server, own)
-        started = cls(f"http://127.0.0.1:{port}", own / "browser", settings)
-        started._wait_for()
+        started = cls(f"http://127.0.0.1:{port}", token, own / "browser", settings)
+        started._wait_until_ready()
         return started
 
-    def _wait_for(self) -> None:
+    def _wait_until_ready(self) -> None:
         deadline = time.monotonic() + 60
         while True:
             try:
-                with urlopen(f"{self.url}/api/status"):
-                    return
-            except OSError:
+                self._request("GET", "status")
+            except httpx.TransportError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)
+            else:
+                return
 
-    def prepare(self, folder: Path, environment: dict[str, str]) -> None:
-        """Forget what the last test set, and give the kernels of ``folder`` their environment."""
+    def _request(self, method: str, path: str) -> httpx.Response:
+        headers = {"Authorization": f"token {self.token}"}
+        url = f"{self.url}/api/{path}"
+        answer = httpx.request(method, url, headers=headers, trust_env=False, timeout=60)
+        return answer.raise_for_status()
+
+    @contextmanager
+    def kernels(self, folder: Path, environment: dict[str, str]) -> Iterator[None]:
+        """
+        Give the kernels of ``folder`` their environment, and end all kernels afterwards.
+
+        JupyterLab starts without the settings and workspaces of earlier tests.
+        """
         for name in ("user", "workspaces"):
             shutil.rmtree(self.settings / name, ignore_errors=True)
-        own = json.dumps({**os.environ, **environment})
-        (folder / _ENVIRONMENT).write_text(own, encoding="utf-8")
-
-    def end_kernels(self) -> None:
-        """End all kernels."""
-        with urlopen(f"{self.url}/api/kernels") as found:
-            kernels = json.load(found)
-        for kernel in kernels:
-            end = Request(f"{self.url}/api/kernels/{kernel['id']}", method="DELETE")
-            urlopen(end).close()
+        whole = json.dumps({**os.environ, **environment})
+        (folder / _ENVIRONMENT).write_text(whole, encoding="utf-8")
+        try:
+            yield
+        finally:
+            for kernel in self._request("GET", "kernels").json():
+                self._request("DELETE", f"kernels/{kernel['id']}")
 
 
 @cache
