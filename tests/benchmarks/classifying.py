@@ -38,7 +38,7 @@ COUNT, CLEAR = 1200, 1.0
 
 # At most so many reviews are timed, so many at once.
 TIMED, PART = 72, 12
-FASTER = Bound("generated", "scored", 1, is_least=True)
+FASTER = Bound("generated", "scored", 1, is_minimum=True)
 
 _INNER = "additional_resources/hutto_ICWSM_2014.tar.gz"
 _SENTENCES = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"

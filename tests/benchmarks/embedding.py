@@ -30,7 +30,7 @@ ROWS, BATCH = 4096, 512
 MANY, WIDTH = 200_000, 384
 
 OVER_BARE = Bound("ours", "bare", 1.1)
-UNDER_OPENAI = Bound("openai", "ours", 3, is_least=True)
+UNDER_OPENAI = Bound("openai", "ours", 3, is_minimum=True)
 
 
 def texts(count: int) -> list[str]:

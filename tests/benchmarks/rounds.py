@@ -25,12 +25,12 @@ _ERROR = 0.001
 
 @dataclass(frozen=True)
 class Bound:
-    """A bound of the ratio of two costs: at most, or with ``is_least`` at least, ``limit``."""
+    """A bound of the ratio of two costs: its maximum or, with ``is_minimum``, its minimum."""
 
     over: str
     under: str
     limit: float
-    is_least: bool = False
+    is_minimum: bool = False
 
     def ratio(self, costs: Mapping[str, float]) -> float:
         """Return the ratio of two of ``costs``."""
@@ -38,7 +38,7 @@ class Bound:
 
     def is_met(self, ratio: float) -> bool:
         """Return whether a ratio is on the good side."""
-        return ratio >= self.limit if self.is_least else ratio <= self.limit
+        return ratio >= self.limit if self.is_minimum else ratio <= self.limit
 
     def is_clear(self, rounds: Mapping[str, Sequence[float]]) -> bool:
         """
@@ -55,7 +55,7 @@ class Bound:
         if count < _FEW:
             return False
         half = t.ppf(1 - _ERROR, count - 1) * logs.std(ddof=1) / np.sqrt(count)
-        worst = logs.mean() - half if self.is_least else logs.mean() + half
+        worst = logs.mean() - half if self.is_minimum else logs.mean() + half
         least = {name: min(rounds[name]) for name in (self.over, self.under)}
         return self.is_met(float(np.exp(worst))) and self.is_met(self.ratio(least))
 

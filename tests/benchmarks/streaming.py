@@ -25,7 +25,7 @@ from tests.benchmarks.stream_server import CHUNKS
 from tests.support.engines import ServedEngine
 
 OVER_BARE = Bound("ours", "bare", 1.25)
-UNDER_OPENAI = Bound("openai", "ours", 4, is_least=True)
+UNDER_OPENAI = Bound("openai", "ours", 4, is_minimum=True)
 
 
 def bare(url: str) -> str:

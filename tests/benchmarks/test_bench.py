@@ -91,7 +91,7 @@ def test_driving_a_server_costs_little(paced_url: str, record: Record) -> None:
     # client that misses its target is measured again with ours, unless its rounds leave no doubt
     # that it is above its bound; the others are not.
     bounds = [
-        Bound(name, "ours", SHARE * target, is_least=True) for name, target in targets.items()
+        Bound(name, "ours", SHARE * target, is_minimum=True) for name, target in targets.items()
     ]
     measured = clients
     for number in range(5):

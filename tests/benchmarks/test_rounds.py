@@ -17,7 +17,7 @@ def test_only_ratios_far_from_their_bound_are_clear(
     noise = draw.normal(0, 0.03, (2, rounds))
     costs = {"ours": list(ratio * np.exp(noise[0])), "bare": list(np.exp(noise[1]))}
     assert are_clear([Bound("ours", "bare", 1.25)], costs) == is_clear
-    assert are_clear([Bound("bare", "ours", 0.8, is_least=True)], costs) == is_clear
+    assert are_clear([Bound("bare", "ours", 0.8, is_minimum=True)], costs) == is_clear
 
 
 def test_a_missed_bound_is_rarely_taken_for_a_met_one() -> None:
