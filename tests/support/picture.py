@@ -56,7 +56,7 @@ SELECT = "number => { window.jupyterapp.shell.currentWidget.content.activeCellIn
 def main() -> None:
     """Record the run and write the picture."""
     with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+        folder = Path(name) / "first-steps"
         shutil.copytree(NOTEBOOKS / "data", folder / "data")
         with lab(folder, CELLS) as page:
             frames = recorded(page)
