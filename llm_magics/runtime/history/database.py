@@ -24,7 +24,7 @@ from llm_magics.errors import HistoryError
 from llm_magics.runtime.history import schema
 from llm_magics.runtime.history.entries import text_of_content
 from llm_magics.runtime.history.schema import COLUMNS, VIEWS
-from llm_magics.runtime.storage.sqlite_files import transaction
+from llm_magics.runtime.storage.sqlite_files import set_journal_mode, transaction
 
 # Kernels write for some milliseconds, and for seconds when they delete old runs.
 _BUSY_S = 30.0
@@ -59,7 +59,7 @@ def open_history(path: Path) -> sqlite3.Connection:
             connection.execute("PRAGMA synchronous = OFF")  # there is nothing to lose yet
         # A write-ahead log needs memory that is shared by all processes, which other machines have not.
         mode = "TRUNCATE" if is_on_network(path) else "WAL"
-        connection.execute(f"PRAGMA journal_mode = {mode}")
+        set_journal_mode(connection, mode, _BUSY_S)
         connection.execute("PRAGMA journal_size_limit = 8000000")
         # What was deleted cannot be read from the file either.
         connection.execute("PRAGMA secure_delete = ON")

@@ -29,6 +29,7 @@ from llm_magics.runtime.storage.sqlite_files import (
     file_id,
     is_damaged,
     set_aside,
+    set_journal_mode,
     transaction,
 )
 
@@ -273,7 +274,7 @@ class Cache:
             self._file = file_id(self.path)
             _refuse_foreign(connection)
             self.path.chmod(0o600)  # prompts are private
-            connection.execute("PRAGMA journal_mode = WAL")
+            set_journal_mode(connection, "WAL", timeout_s)
             connection.execute("PRAGMA synchronous = NORMAL")
             connection.execute("PRAGMA journal_size_limit = 8000000")
             connection.executescript(_SCHEMA)

@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 from llm_magics._util.text import reason_of
 from llm_magics.errors import JobError
-from llm_magics.runtime.storage.sqlite_files import close_in, transaction
+from llm_magics.runtime.storage.sqlite_files import close_in, set_journal_mode, transaction
 
 # prepared: its requests are claimed, and nothing was sent that costs money.
 # creating: the request to create it is about to be sent, or was sent and its answer is not known.
@@ -403,12 +403,16 @@ class Journal:
             connection = sqlite3.connect(
                 self.path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False
             )
+            try:
+                self.path.chmod(0o600)
+                set_journal_mode(connection, "WAL", _BUSY_S)
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.executescript(_SCHEMA)
+            except BaseException:
+                connection.close()
+                raise
             self._connection, self._process = connection, os.getpid()
             self._close = weakref.finalize(self, close_in, self._process, connection)
-            self.path.chmod(0o600)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute("PRAGMA synchronous = FULL")
-            connection.executescript(_SCHEMA)
         return self._connection
 
     def _fail(self, error: Exception) -> None:

@@ -1,15 +1,19 @@
-"""What the SQLite files of this package share: transactions, damage, and closing after a fork."""
+"""What the SQLite files of this package share: transactions, journal mode, damage, and closing after a fork."""
 
 from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 # Errors of a damaged or foreign file. All others are temporary: locked, full, read-only.
 _DAMAGED = ("malformed", "not a database", "disk image", "no such table", "no such column")
+
+# The interval between two attempts to set the journal mode, in seconds.
+_RETRY_S = 0.01
 
 # The endings of files that SQLite writes next to a database.
 _COMPANIONS = ("-wal", "-shm", "-journal")
@@ -25,6 +29,28 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
+
+
+def set_journal_mode(connection: sqlite3.Connection, mode: str, timeout_s: float) -> None:
+    """
+    Set the journal mode, and wait while other connections use the database.
+
+    SQLite itself does not wait if two connections change the mode of a new file at the same time.
+
+    Raises:
+        sqlite3.OperationalError: the database is still in use after ``timeout_s`` seconds.
+    """
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            connection.execute(f"PRAGMA journal_mode = {mode}")
+        except sqlite3.OperationalError as error:
+            is_busy = error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+            if not is_busy or time.monotonic() > deadline:
+                raise
+        else:
+            return
+        time.sleep(_RETRY_S)
 
 
 def file_id(path: Path) -> tuple[int, int] | None:
